@@ -1,0 +1,171 @@
+"""Files that are whole or absent: atomic writes, hashes, and one worker per folder."""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transmodal.core.errors import BusyError, FileError
+
+PARTIAL_SUFFIX = ".transmodal-partial"
+LOCK_NAME = ".transmodal-lock"
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that takes its place when the block ends well.
+
+    A crash, a kill or an exception leaves `target` as it was. The temporary file keeps the suffixes of `target`, because many
+    writers choose the format by them.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be made or written, or the disk is full.
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep_partials(target.parent, target.name)
+        suffixes = "".join(target.suffixes[-2:])
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{os.getpid()}{PARTIAL_SUFFIX}.{target.name[:60]}.", suffix=suffixes)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+        _flush(target.parent)
+    except OSError as error:
+        raise FileError(f"{target}: cannot be written ({error.strerror or error}); check the space and the permissions there") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target` as UTF-8, whole or not at all."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` to `target` as indented JSON, whole or not at all."""
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def read_json(source: Path) -> Any:
+    """Read JSON, or raise `FileError` naming the file."""
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileError(f"{source}: there is no such file") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileError(f"{source}: not readable as JSON ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of the bytes of a file."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sweep_partials(folder: Path, name: str = "") -> None:
+    """Remove what killed writers left in `folder`: partial files whose process is gone (of the target `name`, if one is given)."""
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}.{glob_escape(name[:60])}*"):
+        pid = path.name[1:].split(PARTIAL_SUFFIX)[0]
+        if not (pid.isdigit() and _alive(int(pid))):
+            path.unlink(missing_ok=True)
+
+
+def glob_escape(text: str) -> str:
+    """Escape the characters that have a meaning in a glob pattern."""
+    import glob
+
+    return glob.escape(text)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second one is refused, and a lock whose owner is gone is taken over.
+
+    Raises
+    ------
+    BusyError
+        If a living process on this machine, or any process on another one, holds the folder.
+    """
+    folder = Path(folder)
+    lock = folder / LOCK_NAME
+    _acquire(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _acquire(lock: Path) -> None:
+    me = {"pid": os.getpid(), "host": socket.gethostname()}
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(2):
+            with contextlib.suppress(FileExistsError):
+                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                with os.fdopen(handle, "w") as stream:
+                    json.dump(me, stream)
+                return
+            if not _is_stale(lock):
+                break
+            lock.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{lock.parent}: cannot be written ({error.strerror or error}); check the permissions there") from error
+    raise BusyError(
+        f"{lock.parent}: in use by another process ({_read_owner(lock)}); wait for it to end, or delete {lock} if it no longer runs"
+    )
+
+
+def _read_owner(lock: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads(lock.read_text())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _is_stale(lock: Path) -> bool:
+    owner = _read_owner(lock)
+    if not owner:
+        return False  # being written at this moment, or not ours: only its owner or the user may remove it
+    return owner.get("host") == socket.gethostname() and not _alive(int(owner.get("pid", -1)))
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file, or the entries of a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,56 @@
+"""What made a result: the command, the versions, the machine, the seed and the hashes of the inputs."""
+
+import datetime
+import importlib.metadata
+import platform
+from typing import Any
+
+from transmodal.core.config import Config
+
+RECORD_NAME = "record.json"
+_PACKAGES = ("transmodal", "numpy", "scipy", "torch", "lightning-fabric", "SimpleITK", "nibabel", "zarr", "monai")
+
+
+class Record(Config):
+    """Provenance of the contents of a folder; written beside them as ``record.json``."""
+
+    command: str
+    created: str
+    versions: dict[str, str]
+    platform: str
+    seed: int | None = None
+    inputs: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+
+
+def make_record(
+    command: str, seed: int | None = None, inputs: dict[str, str] | None = None, settings: dict[str, Any] | None = None
+) -> Record:
+    """Describe the run of `command` now, on this machine.
+
+    Parameters
+    ----------
+    command : str
+        The verb, such as ``"train"``.
+    seed : int, optional
+    inputs : dict, optional
+        Name of each input to its SHA-256.
+    settings : dict, optional
+        The resolved settings, as plain values.
+    """
+    return Record(
+        command=command,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={name: version for name in _PACKAGES if (version := _version(name))},
+        platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        seed=seed,
+        inputs=inputs or {},
+        settings=settings or {},
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

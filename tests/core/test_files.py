@@ -1,0 +1,103 @@
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from transmodal.core.errors import BusyError, FileError
+from transmodal.core.files import LOCK_NAME, PARTIAL_SUFFIX, atomic_path, folder_lock, read_json, write_json, write_text
+
+
+def test_an_exception_leaves_the_old_file(tmp_path):
+    target = tmp_path / "scan.nii.gz"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_temporary_file_keeps_the_suffix_and_the_result_is_readable_by_others(tmp_path):
+    target = tmp_path / "folder" / "scan.nii.gz"
+    with atomic_path(target) as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_slowly(target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        time.sleep(60)
+
+
+def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps_up(tmp_path):
+    target = tmp_path / "scan.nii"
+    write_text(target, "old")
+    process = multiprocessing.get_context("spawn").Process(target=_write_slowly, args=(target,))
+    process.start()
+    while not list(tmp_path.glob(f".*{PARTIAL_SUFFIX}*")):
+        time.sleep(0.02)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert target.read_text() == "old"
+    write_text(target, "new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_or_a_file_in_the_way_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot be written"):
+        write_text(tmp_path / "file" / "scan.nii", "x")
+
+
+def test_names_with_wildcards_and_unicode_are_ordinary(tmp_path):
+    target = tmp_path / ("[a]*? ß " + "x" * 190)
+    write_text(target, "new")
+    assert target.read_text() == "new"
+
+
+def test_a_held_folder_refuses_a_second_process(tmp_path):
+    with folder_lock(tmp_path), pytest.raises(BusyError, match=str(os.getpid())), folder_lock(tmp_path):
+        pass
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_a_lock_whose_owner_is_gone_is_taken_over(tmp_path):
+    with folder_lock(tmp_path):
+        owner = json.loads((tmp_path / LOCK_NAME).read_text())
+    process = multiprocessing.get_context("spawn").Process(target=print)
+    process.start()
+    process.join()
+    (tmp_path / LOCK_NAME).write_text(json.dumps({**owner, "pid": process.pid}))
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_a_lock_of_another_machine_is_respected(tmp_path):
+    (tmp_path / LOCK_NAME).write_text(json.dumps({"pid": 1, "host": "somewhere-else"}))
+    with pytest.raises(BusyError, match="somewhere-else"), folder_lock(tmp_path):
+        pass
+
+
+def test_json_round_trip_and_faults(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "Müller", "n": 1})
+    assert read_json(tmp_path / "a.json") == {"name": "Müller", "n": 1}
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(FileError, match=r"b.json: not readable as JSON"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(FileError, match="no such file"):
+        read_json(tmp_path / "c.json")
