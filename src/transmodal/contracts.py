@@ -1,0 +1,107 @@
+"""What a method is. Every method of the package, and everyone else's, is one class that fulfils one of these contracts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transmodal.core.config import Config
+from transmodal.core.volume import Direction, Volume
+from transmodal.data.sampling import Batch
+from transmodal.data.store import Dataset
+
+# ``update(name, loss)`` takes one step of the optimiser `name` down the gradient of `loss`.
+Update = Callable[[str, Float[Tensor, ""]], None]
+Metrics = Mapping[str, Float[Tensor, ""]]
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """One optimiser and the networks whose parameters it moves, by name."""
+
+    optimizer: Optimizer
+    networks: tuple[str, ...]
+
+
+class Method(ABC):
+    """A way from one modality to the other.
+
+    Attributes
+    ----------
+    Settings : type
+        The class of the method's own settings, which are the ``[method]`` table of its recipes.
+    directions : tuple
+        What the method, as it is set up, can do.
+    """
+
+    Settings: ClassVar[type[Config]]
+    directions: tuple[Direction, ...]
+
+    @abstractmethod
+    def synthesize(self, scan: Volume) -> Volume:
+        """The other modality of `scan`, on the scan's own grid: HU for a CT, arbitrary units for an MR.
+
+        Raises
+        ------
+        DataError
+            If the scan holds no head that can be found, or has no contrast.
+        """
+
+
+class FittedMethod(Method):
+    """A method that learns from a dataset in one go, without gradients."""
+
+    @abstractmethod
+    def fit(self, dataset: Dataset, subjects: Sequence[str]) -> None:
+        """Learn from these subjects."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """What was learned, as named arrays."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+        """Take back what `state` gave."""
+
+
+class LearnedMethod(Method):
+    """A method that trains networks step by step.
+
+    Attributes
+    ----------
+    networks : dict
+        Every network by name. The engine moves them to its device and wraps each by itself: call them only through this dict.
+    """
+
+    networks: dict[str, nn.Module]
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, Optimization]:
+        """New optimisers, by name, over the parameters of the networks."""
+
+    @abstractmethod
+    def training_step(self, batch: Batch, update: Update) -> Metrics:
+        """One step on one batch: compute the losses, and call ``update(name, loss)`` in the order of the method's paper.
+
+        Returns
+        -------
+        dict
+            Scalars to log, detached.
+        """
+
+    @abstractmethod
+    def validation_step(self, batch: Batch) -> Metrics:
+        """Scalars of one batch that was not trained on; the one called ``loss`` chooses the best weights, the less the better."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors beyond weights and optimisers that an exact resume needs, such as image pools; by default none."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        assert not state, "a method that has a state must load it"

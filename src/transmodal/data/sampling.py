@@ -1,0 +1,291 @@
+"""From a dataset to batches. Every sample is a pure function of (seed, step, index): the same on any machine and in any order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from pydantic import Field, model_validator
+from scipy.ndimage import affine_transform
+from torch import Tensor
+
+from transmodal.core.config import Config
+from transmodal.core.errors import ConfigError
+from transmodal.core.volume import Direction, source_of, target_of
+from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix
+from transmodal.data.manifest import Subject
+from transmodal.data.store import Dataset
+from transmodal.imaging.intensity import Intensity, IntensityMap
+from transmodal.imaging.preparation import BACKGROUND
+
+
+class View(Config):
+    """What a network sees of a volume.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Two numbers for patches of slices, three for 3D patches, in voxels. A slice that is smaller is padded with background.
+    axes : tuple of int
+        The axes that slices lie across: 0 sagittal, 1 coronal, 2 axial; each sample draws one. Without meaning in 3D.
+    context : int
+        Neighbouring slices on either side that are given as further input channels (2.5D).
+    """
+
+    size: tuple[int, int] | tuple[int, int, int]
+    axes: tuple[Literal[0, 1, 2], ...] = Field(default=(2,), min_length=1)
+    context: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "View":
+        if min(self.size) < 1:
+            raise ValueError("every size must be at least 1")
+        if self.dims == 3 and self.context:
+            raise ValueError("context is for slices; a 3D patch holds its neighbours already")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """2 for slices, 3 for volumes."""
+        return len(self.size)
+
+    @property
+    def channels(self) -> int:
+        """Input channels of one image."""
+        return 1 + 2 * self.context
+
+
+class Sampling(Config):
+    """Which images are drawn together.
+
+    Parameters
+    ----------
+    pairing : {"paired", "unpaired", "mixed"}
+        ``paired``: source and target of one subject at one place. ``unpaired``: of two different subjects, each at its own place.
+        ``mixed``: `unpaired_steps` steps of the one kind, then `paired_steps` of the other, in turn.
+    disjoint : bool
+        Unpaired draws take their sources from one half of the subjects and their targets from the other.
+    unpaired_steps, paired_steps : int
+        The rhythm of ``mixed``.
+    """
+
+    pairing: Literal["paired", "unpaired", "mixed"] = "paired"
+    disjoint: bool = False
+    unpaired_steps: int = Field(default=1, ge=1)
+    paired_steps: int = Field(default=1, ge=1)
+
+    def is_paired(self, step: int) -> bool:
+        """Whether the batch of this step holds pairs."""
+        if self.pairing == "mixed":
+            return step % (self.unpaired_steps + self.paired_steps) >= self.unpaired_steps
+        return self.pairing == "paired"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A patch in a volume: index o of the patch lies at voxel ``center + matrix @ (o - (size - 1) / 2)``."""
+
+    size: tuple[int, int, int]
+    center: Float[np.ndarray, "3"]
+    matrix: Float[np.ndarray, "3 3"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One patch of the source and one of the target, in network units, channels first, with their head masks."""
+
+    source: Float[np.ndarray, "c *s"]
+    target: Float[np.ndarray, "1 *s"]
+    source_mask: Bool[np.ndarray, "1 *s"]
+    target_mask: Bool[np.ndarray, "1 *s"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one training step.
+
+    Parameters
+    ----------
+    source : Tensor, shape (b, c, *s)
+        In network units; `c` is 1, or the slices of a 2.5D view.
+    target : Tensor, shape (b, 1, *s)
+        In network units.
+    source_mask, target_mask : Tensor of bool, shape (b, 1, *s)
+    paired : bool
+        Whether source and target show the same place of the same subject.
+    """
+
+    source: Float[Tensor, "b c *s"]
+    target: Float[Tensor, "b 1 *s"]
+    source_mask: Bool[Tensor, "b 1 *s"]
+    target_mask: Bool[Tensor, "b 1 *s"]
+    paired: bool
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        moved = (t.to(device, non_blocking=True) for t in (self.source, self.target, self.source_mask, self.target_mask))
+        return Batch(*moved, paired=self.paired)
+
+
+class Sampler:
+    """Draws samples of some subjects of a dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    subjects : sequence of str
+        Names of the subjects to draw from.
+    direction : {"mr2ct", "ct2mr"}
+    view : View
+    sampling : Sampling
+    augmentation : Augmentation
+    intensity : dict
+        The intensity setting of ``mr`` and of ``ct``.
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        If the subjects do not allow what `sampling` asks for: no pairs, or no two subjects to draw an unpaired sample from.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        subjects: Sequence[str],
+        direction: Direction,
+        view: View,
+        sampling: Sampling,
+        augmentation: Augmentation,
+        intensity: dict[str, Intensity],
+        seed: int,
+    ) -> None:
+        self.dataset, self.view, self.sampling, self.augmentation = dataset, view, sampling, augmentation
+        self.intensity, self.seed = intensity, seed
+        self.source, self.target = source_of(direction), target_of(direction)
+        self.subjects = {name: dataset.manifest.subject(name) for name in subjects}
+        self.pairs = [name for name, subject in self.subjects.items() if subject.paired]
+        self.sources, self.targets = self._pools()
+        self._require_enough()
+
+    def batch(self, step: int, size: int, first: int = 0) -> Batch:
+        """The samples `first` to ``first + size - 1`` of a step, stacked."""
+        return collate([self.sample(step, first + k) for k in range(size)], self.sampling.is_paired(step))
+
+    def sample(self, step: int, index: int) -> Sample:
+        """Sample `index` of training step `step`."""
+        rng = np.random.default_rng((self.seed, step, index))
+        if self.sampling.is_paired(step):
+            subject = self.subjects[self.pairs[rng.integers(len(self.pairs))]]
+            frame = self._draw_frame(subject, self.source, self._draw_axis(rng), rng)
+            return self._load(subject, frame, subject, frame, rng)
+        name = self.sources[rng.integers(len(self.sources))]
+        others = [other for other in self.targets if other != name]
+        source, target = self.subjects[name], self.subjects[others[rng.integers(len(others))]]
+        axis = self._draw_axis(rng)
+        frames = (self._draw_frame(source, self.source, axis, rng), self._draw_frame(target, self.target, axis, rng))
+        return self._load(source, frames[0], target, frames[1], rng)
+
+    def _pools(self) -> tuple[list[str], list[str]]:
+        sources = [name for name, subject in self.subjects.items() if self.source in subject.images]
+        targets = [name for name, subject in self.subjects.items() if self.target in subject.images]
+        if not self.sampling.disjoint:
+            return sources, targets
+        order = np.random.default_rng((self.seed, len(self.pairs))).permutation(sorted(self.pairs))
+        gives_source = {str(name) for name in order[: (len(order) + 1) // 2]}
+        gives_target = set(self.pairs) - gives_source
+        return [s for s in sources if s not in gives_target], [t for t in targets if t not in gives_source]
+
+    def _require_enough(self) -> None:
+        if self.sampling.pairing != "unpaired" and not self.pairs:
+            raise ConfigError(f"none of the {len(self.subjects)} subjects has both an MR and a CT; choose a recipe for unpaired scans")
+        alone = len(set(self.sources) | set(self.targets)) < 2
+        if self.sampling.pairing != "paired" and (not self.sources or not self.targets or alone):
+            raise ConfigError(
+                f"unpaired samples need an MR and a CT of different subjects; there are {len(self.sources)} sources "
+                f"and {len(self.targets)} targets of {len(self.subjects)} subjects"
+            )
+
+    def _draw_axis(self, rng: np.random.Generator) -> int | None:
+        return None if self.view.dims == 3 else self.view.axes[rng.integers(len(self.view.axes))]
+
+    def _draw_frame(self, subject: Subject, name: str, axis: int | None, rng: np.random.Generator) -> Frame:
+        image = subject.images[name]
+        order, size = _layout(self.view, axis)
+        spans = image.box or tuple((0, n) for n in image.shape)
+        start = np.empty(3)
+        for out_axis, volume_axis in enumerate(order):
+            start[volume_axis] = _draw_start(size[out_axis], image.shape[volume_axis], spans[volume_axis], rng)
+        lengths = np.array(size)[np.argsort(order)]
+        # Columns are put in the order of the patch's axes: the last one of a slice is the axis that it lies across.
+        matrix = draw_matrix(self.augmentation, axis, rng)[:, order]
+        return Frame(size, start + (lengths - 1) / 2, matrix)
+
+    def _load(self, source: Subject, source_frame: Frame, target: Subject, target_frame: Frame, rng: np.random.Generator) -> Sample:
+        appearance = draw_appearance(self.augmentation, rng)
+        images = []
+        for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame)):
+            image = self._map(subject, name).forward(extract(self.dataset, subject, name, frame, BACKGROUND[name]))
+            images.append(appearance.apply(image) if name == "mr" else image)
+        masks = [
+            extract(self.dataset, subject, f"{name}_mask", frame, 0.0) > 0
+            for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame))
+        ]
+        return Sample(_channels(images[0], self.view), *(_middle(a, self.view) for a in (images[1], *masks)))
+
+    def _map(self, subject: Subject, name: str) -> IntensityMap:
+        statistics = subject.images[name].statistics
+        assert statistics is not None
+        return self.intensity[name].fit(statistics)
+
+
+def extract(dataset: Dataset, subject: Subject, name: str, frame: Frame, fill: float) -> Shaped[np.ndarray, "x y z"]:
+    """The voxels of one image at a frame: read exactly where the frame lies on voxels, interpolated linearly elsewhere.
+
+    Only the box that the frame covers is read. Labels and masks are never interpolated. What lies outside the image is `fill`.
+    """
+    shape = np.array(subject.images[name].shape)
+    half = (np.array(frame.size) - 1) / 2
+    reach = np.abs(frame.matrix) @ half
+    first = np.clip(np.floor(frame.center - reach).astype(int), 0, shape - 1)
+    last = np.clip(np.ceil(frame.center + reach).astype(int) + 1, first + 1, shape)
+    box = dataset.read(subject.id, name, tuple(first.tolist()), tuple(last.tolist()))
+    offset: Any = frame.center - frame.matrix @ half - first
+    on_voxels = np.isin(frame.matrix, (-1.0, 0.0, 1.0)).all() and (offset == np.round(offset)).all()
+    order = 0 if on_voxels or box.dtype.kind in "bu" else 1
+    image = box.astype(np.float32) if order else box
+    return affine_transform(image, frame.matrix, offset=offset, output_shape=frame.size, order=order, mode="constant", cval=fill)
+
+
+def collate(samples: Sequence[Sample], paired: bool) -> Batch:
+    """Stack samples into a batch."""
+    fields = ("source", "target", "source_mask", "target_mask")
+    return Batch(*(torch.from_numpy(np.stack([getattr(sample, field) for sample in samples])) for field in fields), paired=paired)
+
+
+def _layout(view: View, axis: int | None) -> tuple[list[int], tuple[int, int, int]]:
+    """The volume axis of each patch axis, and the patch's size with the slices of a slab last."""
+    if axis is None:
+        x, y, z = (*view.size, 1)[:3]
+        return [0, 1, 2], (x, y, z)
+    return [k for k in range(3) if k != axis] + [axis], (view.size[0], view.size[1], view.channels)
+
+
+def _draw_start(size: int, length: int, span: tuple[int, int], rng: np.random.Generator) -> int:
+    """First voxel of a patch along one axis: inside the image, and within the span of the head where it fits."""
+    if size >= length:
+        return -((size - length) // 2)
+    low, high = min(span[0], length - size), max(span[1] - size, 0)
+    if low > high:
+        low = high = (low + high) // 2
+    return int(rng.integers(low, high + 1))
+
+
+def _channels(patch: Shaped[np.ndarray, "x y z"], view: View) -> Shaped[np.ndarray, "c *s"]:
+    return np.ascontiguousarray(np.moveaxis(patch, -1, 0) if view.dims == 2 else patch[None])
+
+
+def _middle(patch: Shaped[np.ndarray, "x y z"], view: View) -> Shaped[np.ndarray, "1 *s"]:
+    return np.ascontiguousarray(np.moveaxis(patch, -1, 0)[view.context : view.context + 1] if view.dims == 2 else patch[None])

@@ -1,0 +1,92 @@
+"""U-Nets: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015.
+
+The multi-atlas/U-Net/cGAN paper uses "3 max pooling operations and 3 layers of convolutions instead of 2 prior to pooling (or
+up-sampling) for a total of 23 layers". Three convolutions at every level would make 25 with the up-convolutions. Read to the
+letter, three convolutions stand before each of the 3 poolings (9) and before each of the 3 up-samplings (9: the bottom and two
+levels of the way up); with the 3 up-convolutions, one convolution that merges the last skip connection (nothing is up-sampled
+after it), and the 1x1 output convolution, that makes 9 + 9 + 3 + 1 + 1 = 23.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Norm = Literal["none", "batch", "instance"]
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skip connections; the output has the size of the input.
+
+    Parameters
+    ----------
+    dims : int
+        2 or 3.
+    in_channels, out_channels : int
+    channels : sequence of int
+        Feature maps at each level, from the full resolution to the bottom; one pooling lies between two levels.
+    convolutions : int
+        3x3 convolutions before each pooling and each up-sampling.
+    last_convolutions : int
+        3x3 convolutions at the full resolution on the way up, before the 1x1 output.
+    norm : {"none", "batch", "instance"}
+        What stands between a convolution and its ReLU.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        convolutions: int = 3,
+        last_convolutions: int = 1,
+        norm: Norm = "none",
+    ) -> None:
+        super().__init__()
+        self.stride = 2 ** (len(channels) - 1)
+        widths = list(channels)
+        self.encoder = nn.ModuleList(_block(dims, i, o, convolutions, norm) for i, o in pairwise([in_channels, *widths[:-1]]))
+        self.pool = _POOL[dims](2)
+        self.bottom = _block(dims, widths[-2], widths[-1], convolutions, norm)
+        upward = widths[::-1]
+        self.up = nn.ModuleList(_TRANSPOSED[dims](i, o, kernel_size=2, stride=2) for i, o in pairwise(upward))
+        counts = [convolutions] * (len(upward) - 2) + [last_convolutions]
+        self.decoder = nn.ModuleList(_block(dims, 2 * width, width, count, norm) for width, count in zip(upward[1:], counts, strict=True))
+        self.output = _CONV[dims](widths[0], out_channels, kernel_size=1)
+
+    def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
+        """Map images to images; each spatial size must be a multiple of `stride`."""
+        skips = []
+        for block in self.encoder:
+            image = block(image)
+            skips.append(image)
+            image = self.pool(image)
+        image = self.bottom(image)
+        for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
+            image = block(torch.cat((skip, up(image)), dim=1))
+        return self.output(image)
+
+
+def _block(dims: int, in_channels: int, out_channels: int, convolutions: int, norm: Norm) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs in [in_channels] + [out_channels] * (convolutions - 1):
+        layers.append(_CONV[dims](inputs, out_channels, kernel_size=3, padding=1, bias=norm == "none"))
+        layers.extend(_norm(dims, out_channels, norm))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def _norm(dims: int, channels: int, norm: Norm) -> list[nn.Module]:
+    if norm == "batch":
+        return [_BATCH_NORM[dims](channels)]
+    # One group a channel is instance normalisation, by a kernel that is several times faster on CPU.
+    return [nn.GroupNorm(channels, channels)] if norm == "instance" else []

@@ -1,0 +1,37 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transmodal.core.errors import ConfigError
+from transmodal.data.splits import folds, random_split
+
+names = st.lists(st.text(min_size=1, max_size=5), min_size=4, max_size=40, unique=True)
+
+
+@given(names=names, seed=st.integers(0, 1000))
+def test_every_subject_is_in_exactly_one_part(names, seed):
+    split = random_split(names, validation=0.2, test=0.25, seed=seed)
+    assert sorted(split.train + split.validation + split.test) == sorted(names)
+    assert len(split.test) == max(1, round(0.25 * len(names)))
+    assert split == random_split(names[::-1], validation=0.2, test=0.25, seed=seed)
+
+
+def test_another_seed_draws_other_subjects():
+    names = [str(k) for k in range(30)]
+    assert random_split(names, 0.2, 0.2, 0) != random_split(names, 0.2, 0.2, 1)
+
+
+@given(names=names, k=st.integers(2, 4), seed=st.integers(0, 1000))
+def test_every_subject_is_tested_once(names, k, seed):
+    parts = folds(names, k, seed)
+    assert sorted(name for part in parts for name in part.test) == sorted(names)
+    for part in parts:
+        assert not set(part.train) & set(part.test)
+        assert len(part.train) + len(part.test) == len(names)
+
+
+def test_impossible_divisions_are_refused():
+    with pytest.raises(ConfigError, match="too few"):
+        random_split(["a", "b"], 0.5, 0.5, 0)
+    with pytest.raises(ConfigError, match="folds"):
+        folds(["a", "b", "c"], 4, 0)

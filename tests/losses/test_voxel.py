@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from transmodal.losses.voxel import gradient_difference, l1, l2
+
+
+def test_by_hand():
+    prediction = torch.tensor([[[[0.0, 1.0, 3.0], [0.0, 0.0, 0.0]]]])
+    target = torch.tensor([[[[0.0, -1.0, 0.0], [0.0, 0.0, 0.0]]]])
+    assert l1(prediction, target).item() == pytest.approx(5 / 6)
+    assert l2(prediction, target).item() == pytest.approx(13 / 6)
+    # down: (-1 - 1)², (-3 - 0)² and 0 over 3 differences; across: (1 + 1)², (2 - 1)² and two 0 over 4 differences
+    assert gradient_difference(prediction, target).item() == pytest.approx(((4 + 9) / 3 + (4 + 1) / 4) / 2)
+    # magnitudes: (1 - 1)², (3 - 0)²; (1 - 1)², (2 - 1)²
+    assert gradient_difference(prediction, target, "magnitude").item() == pytest.approx((9 / 3 + 1 / 4) / 2)
+
+
+@pytest.mark.parametrize("reading", ["signed", "magnitude"])
+@pytest.mark.parametrize("shape", [(2, 1, 8, 9), (2, 1, 6, 7, 8)])
+def test_a_constant_offset_has_no_gradient_difference(shape, reading):
+    image = torch.randn(shape)
+    assert gradient_difference(image + 3, image, reading).item() == pytest.approx(0, abs=1e-10)
+    assert gradient_difference(image, torch.randn(shape), reading).item() > 0
+
+
+def test_only_the_magnitude_reading_forgives_an_inverted_edge():
+    image = torch.randn(1, 1, 8, 8)
+    assert gradient_difference(-image, image, "magnitude").item() == 0
+    assert gradient_difference(-image, image, "signed").item() > 1
+
+
+@pytest.mark.parametrize("reading", ["signed", "magnitude"])
+def test_gradients_are_right(reading):
+    prediction = torch.randn(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(1, 1, 4, 5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda p: gradient_difference(p, target, reading), prediction)
