@@ -1,0 +1,276 @@
+"""The command line. Each command is a thin skin over one workflow; whatever is heavy is imported when a command runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from transmodal import __version__
+from transmodal.core.errors import TransmodalError
+
+app = App(
+    name="transmodal",
+    version=__version__,
+    help="From a head MR to the CT that was never taken, and from a CT to the MR.",
+    help_format="plaintext",
+)
+
+Quiet = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def demo(out: Path = Path("transmodal-demo"), /, *, seed: int = 0) -> None:
+    """Walk through the whole flow on simulated heads, in minutes.
+
+    Parameters
+    ----------
+    out
+        The folder to write; a demo that was interrupted goes on where it stopped.
+    seed
+        Of the heads and of training.
+    """
+    from transmodal.workflows.demo import demo as run
+
+    page = run(out, seed=seed)
+    print(f"The report: {page}")
+
+
+@app.command
+def simulate(
+    out: Path,
+    /,
+    *,
+    subjects: int = 8,
+    seed: int = 0,
+    shape: tuple[int, int, int] = (192, 224, 192),
+    contrast: str = "t1w",
+    misalign_mm: float = 0.0,
+    misalign_deg: float = 0.0,
+    labels: Path | None = None,
+    mapping: str | None = None,
+) -> None:
+    """Make paired MR and CT heads with label maps, in SynthRAD layout.
+
+    Parameters
+    ----------
+    out
+        The folder to write.
+    subjects
+        How many heads.
+    seed
+        The same seed gives the same heads.
+    shape
+        Voxels along x, y and z; 192 224 192 is about 1 mm.
+    contrast
+        t1w, t2w, pd, or bone (short echo time).
+    misalign_mm, misalign_deg
+        Largest shift and rotation of the CT against the MR; the true transform is written beside them.
+    labels
+        A label map to make images of, in place of procedural heads.
+    mapping
+        What the classes of the label map are: the name of a built-in mapping, or a TOML file.
+    """
+    from transmodal.workflows.simulate import simulate as run
+
+    names = run(
+        out,
+        subjects=subjects,
+        seed=seed,
+        shape=shape,
+        contrast=contrast,
+        misalign_mm=misalign_mm,
+        misalign_deg=misalign_deg,
+        labels=labels,
+        mapping=mapping,
+    )
+    print(f"{len(names)} subjects in {out}")
+
+
+@app.command
+def prepare(source: Path, dataset: Path, /, *, spacing: float | None = 1.0) -> None:
+    """Turn folders of scans into a dataset for training.
+
+    Parameters
+    ----------
+    source
+        Scans in SynthRAD layout: a folder a subject with mr, ct and (optionally) mask, in any supported format.
+    dataset
+        The folder to write; finished subjects are kept.
+    spacing
+        Voxel size in mm that every scan is resampled to.
+    """
+    from transmodal.imaging.preparation import Preparation
+    from transmodal.workflows.prepare import prepare as run
+
+    manifest = run(source, dataset, Preparation(spacing_mm=spacing))
+    pairs = sum(subject.paired for subject in manifest.subjects)
+    print(f"{len(manifest.subjects)} subjects ({pairs} paired) in {dataset}")
+
+
+@app.command
+def train(
+    recipe: str,
+    dataset: Path,
+    run: Path,
+    /,
+    *,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    devices: str = "auto",
+    nodes: int = 1,
+    accelerator: str = "auto",
+) -> None:
+    """Train the method of a recipe on a dataset.
+
+    Parameters
+    ----------
+    recipe
+        The name of a recipe (see: transmodal recipes), or a TOML file.
+    dataset
+        A folder written by: transmodal prepare.
+    run
+        The folder to write. It holds everything that prediction needs.
+    set_
+        A setting to replace, such as train.steps=500; may be given several times.
+    resume
+        Go on from the latest checkpoint, with exactly the result of a training that was never interrupted.
+    devices
+        Devices (or CPU processes) per node.
+    nodes
+        Machines, under torchrun or SLURM.
+    accelerator
+        auto, cpu, cuda ...
+    """
+    from transmodal.methods.recipe import load_recipe
+    from transmodal.workflows.train import train as run_training
+
+    count: int | str = int(devices) if devices.isdigit() else devices
+    resolved = load_recipe(recipe, set_ or [])
+    run_training(resolved, dataset, run, resume=resume, devices=count, nodes=nodes, accelerator=accelerator)
+    print(f"The run: {run}")
+
+
+@app.command
+def synthesize(
+    scan: Path,
+    output: Path,
+    /,
+    *,
+    model: Path,
+    direction: Literal["mr2ct", "ct2mr"] | None = None,
+    part: Literal["all", "train", "validation", "test"] = "all",
+    device: str = "auto",
+) -> None:
+    """Make the other modality of a scan, or of every subject of a folder, on the scan's own grid.
+
+    Parameters
+    ----------
+    scan
+        A scan, or a folder in SynthRAD layout.
+    output
+        A scan file such as sct.nii.gz, or for a folder the folder to write.
+    model
+        A run.
+    direction
+        mr2ct or ct2mr; by default what the model does.
+    part
+        Of a folder, only the subjects in this part of the run's split.
+    device
+        auto, cpu, cuda ...
+    """
+    from transmodal.workflows.synthesize import synthesize as run
+
+    written = run(scan, output, model, direction=direction, part=part, device=device)
+    print(f"{len(written)} written: {output}")
+
+
+@app.command
+def evaluate(
+    predictions: Path,
+    references: Path,
+    out: Path,
+    /,
+    *,
+    masks: Path | None = None,
+    protocol: Annotated[list[str] | None, Parameter(negative="")] = None,
+    direction: Literal["mr2ct", "ct2mr"] = "mr2ct",
+    resample: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Score synthetic images against true ones, whoever made them.
+
+    Parameters
+    ----------
+    predictions
+        A folder with one case a sub-folder (sct.nii.gz), or one case a file.
+    references
+        A folder of true images, matched by name.
+    out
+        The folder to write: scores.csv, scores.json.
+    masks
+        A folder of masks; by default those beside the references, or else found in them.
+    protocol
+        How to score, such as synthrad2023; may be given several times.
+    direction
+        mr2ct scores synthetic CTs, ct2mr synthetic MRs.
+    resample
+        Put predictions on other grids onto the references' grids, instead of refusing them.
+    """
+    from transmodal.workflows.evaluate import evaluate as run
+
+    chosen = {"protocols": protocol} if protocol else {}
+    run(predictions, references, out, masks=masks, direction=direction, resample=resample, **chosen)
+    print(f"The scores: {out}")
+
+
+@app.command
+def report(*arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")], title: str | None = None) -> None:
+    """Make one self-contained HTML page of scores and runs.
+
+    Parameters
+    ----------
+    arguments
+        One or more folders of scores (see: transmodal evaluate) or runs, and last the page to write.
+    title
+        Of the page.
+    """
+    from transmodal.core.errors import ConfigError
+    from transmodal.workflows.report import report as run
+
+    if len(arguments) < 2 or arguments[-1].suffix != ".html":
+        raise ConfigError("report: give one or more folders of scores or runs, and last the page to write, such as report.html")
+    run(arguments[:-1], arguments[-1], title=title)
+    print(f"The report: {arguments[-1]}")
+
+
+@app.command
+def recipes(*, details: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the recipes that come with the package.
+
+    Parameters
+    ----------
+    details
+        Also layers and parameters of each network.
+    json
+        For a script to read.
+    """
+    from transmodal.workflows.recipes import show_recipes
+
+    show_recipes(details=details, as_json=json)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and its own exit code, never a traceback."""
+    try:
+        app()
+    except TransmodalError as error:
+        print(f"transmodal: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

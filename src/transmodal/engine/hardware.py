@@ -1,0 +1,67 @@
+"""What the machine offers: the device, the number format that is fastest on it, and memory that is kept for reuse."""
+
+import ctypes
+import platform
+from typing import Literal
+
+import torch
+from torch import nn
+
+from transmodal.core.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+_CHANNELS_LAST = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        If torch does not know the name, or the device is not there.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name}: not available here ({str(error).splitlines()[0]}); use auto or cpu") from error
+    return device
+
+
+def use_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: as asked, or for ``auto`` where the hardware multiplies bfloat16 matrices faster."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
+    return False
+
+
+def optimize_layout(network: nn.Module) -> nn.Module:
+    """Store the weights of convolutions channels-last, which the fast kernels of CPUs and GPUs want; values do not change."""
+    for kind, layout in _CHANNELS_LAST.items():
+        if any(isinstance(module, kind) for module in network.modules()):
+            return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    return network
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back to the system, page by page.
+
+    Large temporary tensors are what training allocates; getting fresh pages for them each time can cost as much as the
+    arithmetic. Does nothing where the C library is another one.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    libc = ctypes.CDLL(None)
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, 2**30)
+    libc.mallopt(m_top_pad, 2**26)

@@ -1,0 +1,6 @@
+"""The methods, a file for each published family. A new one is a file here, a line in `METHODS`, and a recipe."""
+
+from transmodal.methods.baseline import Baseline
+from transmodal.methods.regression import Regression
+
+METHODS = {"baseline": Baseline, "regression": Regression}

@@ -1,0 +1,105 @@
+"""Recipes: one TOML a training, with every value that matters; those of the published systems come with the package."""
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import SerializeAsAny
+
+from transmodal.contracts import LearnedMethod, Method
+from transmodal.core.config import Config, override, read_toml, validate
+from transmodal.core.errors import ConfigError
+from transmodal.core.volume import Direction
+from transmodal.data.augment import Augmentation
+from transmodal.data.sampling import Sampling, View
+from transmodal.engine.predict import Prediction, Setting
+from transmodal.engine.train import Training
+from transmodal.imaging.intensity import Intensity, PercentileIntensity, WindowIntensity
+from transmodal.methods import METHODS
+
+
+class Recipe(Config):
+    """Everything that a training depends on but the data.
+
+    Parameters
+    ----------
+    name, title, description : str
+    reference : str
+        The paper, where there is one.
+    direction : {"mr2ct", "ct2mr"}
+    method : Config
+        The ``[method]`` table: an instance of the `Settings` of the method that its ``name`` chooses.
+    intensity : dict
+        Tables ``[intensity.mr]`` and ``[intensity.ct]``.
+    view, sampling, augment, predict, train
+        The tables of these names.
+    """
+
+    name: str
+    title: str
+    description: str
+    reference: str = ""
+    direction: Direction = "mr2ct"
+    method: SerializeAsAny[Config]
+    intensity: dict[str, Intensity] = {"mr": PercentileIntensity(), "ct": WindowIntensity(lower=-1024, upper=3071)}
+    view: View = View(size=(128, 128))
+    sampling: Sampling = Sampling()
+    augment: Augmentation = Augmentation()
+    predict: Prediction = Prediction()
+    train: Training | None = None
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(source: str, assignments: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    source : str
+        The name of a recipe of the package, or the path of a TOML file.
+    assignments : sequence of str
+        Values to replace, as ``train.steps=500``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe, or a setting is unknown, missing or impossible.
+    """
+    path = Path(source)
+    if path.suffix == ".toml":
+        values = read_toml(path)
+    elif source in recipe_names():
+        with importlib.resources.as_file(_folder() / f"{source}.toml") as file:
+            values = read_toml(file)
+    else:
+        raise ConfigError(f"there is no recipe {source!r}; there are {', '.join(recipe_names())}, or give the path of a .toml file")
+    values = override(values, list(assignments))
+    return parse_recipe({"name": path.stem, **values}, f"recipe {source}")
+
+
+def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
+    """Build a recipe from plain values; the class of the ``[method]`` table is chosen by its ``name``."""
+    table = values.get("method")
+    name = table.get("name") if isinstance(table, dict) else None
+    if name not in METHODS:
+        raise ConfigError(f"{where}: method.name = {name!r}; there are {', '.join(sorted(METHODS))}")
+    settings = validate(METHODS[name].Settings, table, f"{where}, [method]")
+    recipe = validate(Recipe, {**values, "method": settings}, where)
+    if issubclass(METHODS[name], LearnedMethod) and recipe.train is None:
+        raise ConfigError(f"{where}: the table [train] with steps and batch_size is required, because {name} trains a network")
+    return recipe
+
+
+def build_method(recipe: Recipe, setting: Setting) -> Method:
+    """The untrained method of a recipe."""
+    name: str = getattr(recipe.method, "name")  # noqa: B009
+    return METHODS[name](recipe.method, setting)
+
+
+def _folder() -> Any:
+    return importlib.resources.files("transmodal") / "recipes"

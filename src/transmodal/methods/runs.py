@@ -1,0 +1,96 @@
+"""Runs: the folder that training writes and prediction reads. It holds everything that prediction needs."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from transmodal.contracts import FittedMethod, LearnedMethod, Method
+from transmodal.core.config import Config, validate
+from transmodal.core.errors import CheckpointError
+from transmodal.core.files import read_json, sha256, write_json
+from transmodal.data.splits import Split
+from transmodal.engine.checkpoint import load_tree, load_weights, save_tree
+from transmodal.engine.predict import Setting
+from transmodal.engine.train import WEIGHTS_NAME
+from transmodal.methods.recipe import Recipe, build_method, parse_recipe
+
+RUN_NAME = "run.json"
+
+
+class Run(Config):
+    """What a run is of: the resolved recipe, what prediction must know, and who was trained on.
+
+    Parameters
+    ----------
+    recipe : dict
+        Plain values of the recipe.
+    setting : Setting
+    split : Split
+    dataset : str
+        SHA-256 of the dataset's manifest.
+    """
+
+    version: Literal[1] = 1
+    recipe: dict[str, Any]
+    setting: Setting
+    split: Split
+    dataset: str
+
+    def parsed_recipe(self) -> Recipe:
+        """The recipe itself."""
+        return parse_recipe(self.recipe, f"{RUN_NAME}, recipe")
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Write what the run is of, whole or not at all."""
+    write_json(folder / RUN_NAME, run.model_dump(mode="json"))
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run is of.
+
+    Raises
+    ------
+    FileError
+        If the folder is not a run.
+    ConfigError
+        If it was written by another version, or has been changed.
+    """
+    path = Path(folder) / RUN_NAME
+    return validate(Run, read_json(path), str(path))
+
+
+def save_fitted(folder: Path, method: FittedMethod) -> None:
+    """Write what a fitted method has learned."""
+    save_tree(folder / WEIGHTS_NAME, {name: torch.from_numpy(array) for name, array in method.state().items()})
+
+
+def load_method(folder: Path, device: torch.device) -> Method:
+    """The method of a run with its best weights, ready to synthesize on `device`.
+
+    Raises
+    ------
+    FileError, ConfigError
+        If the folder is not a run.
+    CheckpointError
+        If the weights are missing, damaged, or belong to another architecture.
+    """
+    run = read_run(folder)
+    method = build_method(run.parsed_recipe(), run.setting)
+    path = Path(folder) / WEIGHTS_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: the run has no {WEIGHTS_NAME} yet; train it on: transmodal train ... --resume")
+    tree = load_tree(path)
+    if isinstance(method, FittedMethod):
+        method.load_state({name: tensor.numpy() for name, tensor in tree.items()})
+    if isinstance(method, LearnedMethod):
+        for name, network in method.networks.items():
+            load_weights(network, tree.get(name, {}), f"{path}: {name}")
+            network.to(device)
+    return method
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the weights of a run."""
+    return sha256(Path(folder) / WEIGHTS_NAME)

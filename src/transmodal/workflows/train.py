@@ -1,0 +1,161 @@
+"""From a dataset and a recipe to a run."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from transmodal.contracts import FittedMethod, LearnedMethod
+from transmodal.core.errors import ConfigError, DataError, FileError
+from transmodal.core.files import LOCK_NAME, folder_lock, sha256, write_json
+from transmodal.core.record import RECORD_NAME, make_record
+from transmodal.core.volume import target_of
+from transmodal.data.augment import Augmentation
+from transmodal.data.manifest import MANIFEST_NAME, Manifest
+from transmodal.data.sampling import Sampler
+from transmodal.data.splits import Split, random_split
+from transmodal.data.store import Dataset
+from transmodal.engine.predict import Setting
+from transmodal.engine.train import Training, make_fabric
+from transmodal.engine.train import train as train_networks
+from transmodal.imaging.intensity import IntensityStatistics
+from transmodal.methods.recipe import Recipe, build_method
+from transmodal.methods.runs import RUN_NAME, Run, read_run, save_fitted, write_run
+
+
+def train(
+    recipe: Recipe,
+    dataset: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    split: Split | None = None,
+    devices: int | str = "auto",
+    nodes: int = 1,
+    accelerator: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Train, or fit, the method of a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    dataset : Path
+        A folder written by `prepare`.
+    run : Path
+        The folder to write.
+    resume : bool
+        Go on from the latest checkpoint of `run`; with none there, begin.
+    split : Split, optional
+        Who is in which part; by default drawn by the fractions and the seed of ``recipe.train``.
+    devices, nodes, accelerator
+        See `transmodal.engine.train.make_fabric`.
+    quiet : bool
+        No progress bar.
+
+    Returns
+    -------
+    Path
+        The run.
+
+    Raises
+    ------
+    ConfigError
+        If the run holds another training, or one that was not asked to be resumed.
+    """
+    data = Dataset(dataset)
+    training = recipe.train or Training(steps=1, batch_size=1)
+    split = split or _draw_split(data.manifest, recipe, training)
+    setting = _setting(recipe, data.manifest, split)
+    description = Run(recipe=recipe.model_dump(mode="json"), setting=setting, split=split, dataset=sha256(Path(dataset) / MANIFEST_NAME))
+    torch.manual_seed(training.seed)
+    method = build_method(recipe, setting)
+    if isinstance(method, FittedMethod):
+        with folder_lock(run):
+            _open_run(run, description, training.seed, resume)
+            method.fit(data, split.train)
+            save_fitted(run, method)
+        return run
+    assert isinstance(method, LearnedMethod)
+    _train_networks(method, data, recipe, description, run, resume, make_fabric(training, devices, nodes, accelerator), quiet)
+    return run
+
+
+def _train_networks(
+    method: LearnedMethod, data: Dataset, recipe: Recipe, description: Run, run: Path, resume: bool, fabric: Fabric, quiet: bool
+) -> None:
+    training = recipe.train
+    assert training is not None
+    fabric.launch()
+    sampler = _sampler(recipe, data, description.split.train, recipe.augment)
+    held_out = description.split.validation
+    validation = _sampler(recipe, data, held_out, Augmentation()) if held_out else None
+    # Only the first process writes in the folder; the others begin when it has been opened.
+    with folder_lock(run) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _open_run(run, description, training.seed, resume)
+        fabric.barrier()
+        train_networks(fabric, method, sampler, validation, training, run, quiet)
+
+
+def _sampler(recipe: Recipe, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation) -> Sampler:
+    assert recipe.train is not None
+    return Sampler(data, subjects, recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
+
+
+def _open_run(run: Path, description: Run, seed: int, resume: bool) -> None:
+    """Begin a run in an empty folder, or make sure that the one that is there is the same."""
+    if (run / RUN_NAME).is_file():
+        if not resume:
+            raise ConfigError(f"{run}: holds a run already; give --resume to go on with it, or another folder")
+        _require_same(read_run(run), description, run)
+        return
+    if run.is_dir() and any(path.name != LOCK_NAME for path in run.iterdir()):
+        raise FileError(f"{run}: is neither empty nor a run; give another folder")
+    write_run(run, description)
+    record = make_record("train", seed=seed, inputs={"dataset": description.dataset}, settings=description.recipe)
+    write_json(run / RECORD_NAME, record.model_dump(mode="json"))
+
+
+def _require_same(old: Run, new: Run, run: Path) -> None:
+    faults = [name for name in Run.model_fields if getattr(old, name) != getattr(new, name)]
+    if faults:
+        raise ConfigError(
+            f"{run}: cannot be resumed, because {' and '.join(faults)} {'is' if len(faults) == 1 else 'are'} not what the run began with; "
+            "give the same recipe, settings and dataset, or another folder"
+        )
+
+
+def _draw_split(manifest: Manifest, recipe: Recipe, training: Training) -> Split:
+    needed = {"mr", "ct"} if recipe.sampling.pairing == "paired" else set()
+    names = [subject.id for subject in manifest.subjects if needed <= subject.images.keys()]
+    if not names:
+        raise DataError("no subject of the dataset has both an MR and a CT, which this recipe needs")
+    return random_split(names, training.validation_fraction, training.test_fraction, training.seed)
+
+
+def _setting(recipe: Recipe, manifest: Manifest, split: Split) -> Setting:
+    target = target_of(recipe.direction)
+    images = [manifest.subject(name).images.get(target) for name in split.train]
+    statistics = [image.statistics for image in images if image is not None and image.statistics is not None]
+    if not statistics:
+        raise DataError(f"none of the {len(split.train)} training subjects has a {target.upper()}, which the recipe is to make")
+    return Setting(
+        direction=recipe.direction,
+        preparation=manifest.preparation,
+        intensity=recipe.intensity,
+        target_statistics=_typical(statistics),
+        view=recipe.view,
+        prediction=recipe.predict,
+    )
+
+
+def _typical(statistics: list[IntensityStatistics]) -> IntensityStatistics:
+    """The mean of each number over the subjects."""
+    return IntensityStatistics(
+        mean=float(np.mean([s.mean for s in statistics])),
+        sd=float(np.mean([s.sd for s in statistics])),
+        percentiles=tuple(np.mean([s.percentiles for s in statistics], axis=0).tolist()),
+    )

@@ -1,0 +1,128 @@
+"""The conformance table: what every recipe of the package must do, scaled down to seconds. A new recipe is a new row."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from transmodal.core.errors import DataError
+from transmodal.core.volume import Volume, target_of
+from transmodal.engine.checkpoint import load_tree
+from transmodal.engine.train import WEIGHTS_NAME
+from transmodal.imaging.grid import resample
+from transmodal.imaging.scan import read_scan
+from transmodal.methods.recipe import load_recipe, recipe_names
+from transmodal.methods.runs import load_method
+from transmodal.workflows.train import train
+
+SMALL_UNET = ["method.network.channels=[4,4,8,8]", "view.size=[32,32]"]
+SHORT = ["train.steps=6", "train.batch_size=2", "train.validate_every=3", "train.validation_batches=1", "train.validation_fraction=0.25"]
+
+# What makes each recipe small enough for a test; nothing else of it is changed.
+SCALED = {
+    "baseline-constant": [],
+    "baseline-threshold": [],
+    "unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
+    "unet2d-quick": [*SMALL_UNET, *SHORT],
+}
+
+
+def test_every_recipe_is_in_the_table():
+    assert sorted(SCALED) == recipe_names()
+
+
+@pytest.fixture(scope="module", params=SCALED)
+def trained(request, dataset, tmp_path_factory):
+    recipe = load_recipe(request.param, SCALED[request.param])
+    folder = tmp_path_factory.mktemp("run")
+    return recipe, train(recipe, dataset, folder, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def scan(trained, heads):
+    source = trained[0].direction[:2]
+    return read_scan(heads / "Task1" / "brain" / "head0" / f"{source}.nii.gz", source)
+
+
+@pytest.fixture(scope="module")
+def method(trained):
+    return load_method(trained[1], torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def result(method, scan):
+    return method.synthesize(scan)
+
+
+def test_the_result_is_the_other_modality_on_the_same_grid(trained, scan, result):
+    assert result.modality == target_of(trained[0].direction)
+    assert result.grid.matches(scan.grid)
+    assert np.isfinite(result.array).all()
+    if result.modality == "ct":
+        assert result.array.dtype == np.int16
+        assert result.array.min() >= -1024
+        assert result.array.max() <= 3071
+
+
+def test_outside_the_head_is_air(trained, result):
+    assert trained[0].direction == "mr2ct"
+    assert (result.array[0] == -1000).all()
+
+
+def test_the_same_scan_gives_the_same_result(method, scan, result):
+    np.testing.assert_array_equal(method.synthesize(scan).array, result.array)
+
+
+@pytest.mark.parametrize("order", ["flipped", "permuted"])
+def test_the_order_of_the_axes_does_not_matter(method, scan, result, order):
+    """The same head stored left-handed, or with other axes first, is the same head."""
+    affine = scan.affine.copy()
+    if order == "flipped":
+        array, expected = scan.array[::-1], result.array[::-1]
+        affine[:3, 3] += affine[:3, 0] * (scan.shape[0] - 1)
+        affine[:3, 0] *= -1
+    else:
+        array, expected = scan.array.transpose(2, 0, 1), result.array.transpose(2, 0, 1)
+        affine[:, :3] = affine[:, [2, 0, 1]]
+    np.testing.assert_array_equal(method.synthesize(Volume(array, affine, scan.modality)).array, expected)
+
+
+def test_an_oblique_anisotropic_scan_comes_back_on_its_own_grid(method, scan):
+    angle = np.deg2rad(15)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) @ np.diag([4.0, 4.0, 8.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array([60, 60, 30]) - 1) / 2
+    oblique = resample(scan, Volume(np.zeros((60, 60, 30)), affine, scan.modality).grid)
+    assert method.synthesize(oblique).grid.matches(oblique.grid)
+
+
+def test_the_wrong_modality_and_an_empty_scan_are_refused(method, scan):
+    other = "ct" if scan.modality == "mr" else "mr"
+    with pytest.raises(DataError):
+        method.synthesize(scan.with_array(scan.array, other))
+    with pytest.raises(DataError):
+        method.synthesize(scan.with_array(np.zeros(scan.shape, np.float32)))
+
+
+def test_the_run_holds_everything_that_prediction_needs(trained, scan, result, tmp_path):
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("run.json", WEIGHTS_NAME):
+        shutil.copy(trained[1] / name, moved / name)
+    np.testing.assert_array_equal(load_method(moved, torch.device("cpu")).synthesize(scan).array, result.array)
+
+
+def test_the_same_seed_gives_the_same_weights(trained, dataset, tmp_path):
+    recipe, run = trained
+    again = train(recipe, dataset, tmp_path / "again", quiet=True)
+    one, two = load_tree(run / WEIGHTS_NAME), load_tree(again / WEIGHTS_NAME)
+    assert _leaves(one).keys() == _leaves(two).keys()
+    for name, tensor in _leaves(one).items():
+        assert torch.equal(tensor, _leaves(two)[name]), name
+
+
+def _leaves(tree, prefix=""):
+    if isinstance(tree, torch.Tensor):
+        return {prefix: tree}
+    return {name: leaf for key, node in tree.items() for name, leaf in _leaves(node, f"{prefix}/{key}").items()}
