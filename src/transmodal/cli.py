@@ -16,7 +16,8 @@ app = App(
     help_format="plaintext",
 )
 
-Quiet = Annotated[bool, Parameter(negative="")]
+# A switch without a --no- twin.
+Flag = Annotated[bool, Parameter(negative="")]
 
 
 @app.command
@@ -44,11 +45,15 @@ def simulate(
     subjects: int = 8,
     seed: int = 0,
     shape: tuple[int, int, int] = (192, 224, 192),
+    spacing_mm: float | None = None,
+    age_years: float | None = None,
     contrast: str = "t1w",
     misalign_mm: float = 0.0,
     misalign_deg: float = 0.0,
+    misalign_warp_mm: float = 0.0,
     labels: Path | None = None,
     mapping: str | None = None,
+    prefix: str = "sim",
 ) -> None:
     """Make paired MR and CT heads with label maps, in SynthRAD layout.
 
@@ -61,15 +66,21 @@ def simulate(
     seed
         The same seed gives the same heads.
     shape
-        Voxels along x, y and z; 192 224 192 is about 1 mm.
+        Voxels along x, y and z.
+    spacing_mm
+        Voxel size; by default the one with which the shape just holds the head, or that of the label map.
+    age_years
+        Age of every head; by default adults of 18 to 85.
     contrast
         t1w, t2w, pd, or bone (short echo time).
-    misalign_mm, misalign_deg
-        Largest shift and rotation of the CT against the MR; the true transform is written beside them.
+    misalign_mm, misalign_deg, misalign_warp_mm
+        Shift, rotation and smooth deformation of the CT against the MR; the true transform is written beside them.
     labels
         A label map to make images of, in place of procedural heads.
     mapping
         What the classes of the label map are: the name of a built-in mapping, or a TOML file.
+    prefix
+        What the names of the subjects begin with.
     """
     from transmodal.workflows.simulate import simulate as run
 
@@ -78,17 +89,21 @@ def simulate(
         subjects=subjects,
         seed=seed,
         shape=shape,
+        spacing_mm=spacing_mm,
+        age_years=age_years,
         contrast=contrast,
         misalign_mm=misalign_mm,
         misalign_deg=misalign_deg,
+        misalign_warp_mm=misalign_warp_mm,
         labels=labels,
         mapping=mapping,
+        prefix=prefix,
     )
     print(f"{len(names)} subjects in {out}")
 
 
 @app.command
-def prepare(source: Path, dataset: Path, /, *, spacing: float | None = 1.0) -> None:
+def prepare(source: Path, dataset: Path, /, *, spacing_mm: float = 1.0, native: Flag = False) -> None:
     """Turn folders of scans into a dataset for training.
 
     Parameters
@@ -97,13 +112,15 @@ def prepare(source: Path, dataset: Path, /, *, spacing: float | None = 1.0) -> N
         Scans in SynthRAD layout: a folder a subject with mr, ct and (optionally) mask, in any supported format.
     dataset
         The folder to write; finished subjects are kept.
-    spacing
-        Voxel size in mm that every scan is resampled to.
+    spacing_mm
+        Isotropic voxel size that every scan is resampled to.
+    native
+        Keep the voxels of each scan as they are, and only order the axes.
     """
     from transmodal.imaging.preparation import Preparation
     from transmodal.workflows.prepare import prepare as run
 
-    manifest = run(source, dataset, Preparation(spacing_mm=spacing))
+    manifest = run(source, dataset, Preparation(spacing_mm=None if native else spacing_mm))
     pairs = sum(subject.paired for subject in manifest.subjects)
     print(f"{len(manifest.subjects)} subjects ({pairs} paired) in {dataset}")
 
@@ -116,7 +133,7 @@ def train(
     /,
     *,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: Flag = False,
     devices: str = "auto",
     nodes: int = 1,
     accelerator: str = "auto",
@@ -195,7 +212,7 @@ def evaluate(
     masks: Path | None = None,
     protocol: Annotated[list[str] | None, Parameter(negative="")] = None,
     direction: Literal["mr2ct", "ct2mr"] = "mr2ct",
-    resample: Annotated[bool, Parameter(negative="")] = False,
+    resample: Flag = False,
 ) -> None:
     """Score synthetic images against true ones, whoever made them.
 
@@ -244,7 +261,7 @@ def report(*arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")], titl
 
 
 @app.command
-def recipes(*, details: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def recipes(*, details: Flag = False, json: Flag = False) -> None:
     """List the recipes that come with the package.
 
     Parameters

@@ -96,10 +96,10 @@ class Frame:
 class Sample:
     """One patch of the source and one of the target, in network units, channels first, with their head masks."""
 
-    source: Float[np.ndarray, "c *s"]
-    target: Float[np.ndarray, "1 *s"]
-    source_mask: Bool[np.ndarray, "1 *s"]
-    target_mask: Bool[np.ndarray, "1 *s"]
+    source: Float[np.ndarray, " c *s"]
+    target: Float[np.ndarray, " 1 *s"]
+    source_mask: Bool[np.ndarray, " 1 *s"]
+    target_mask: Bool[np.ndarray, " 1 *s"]
 
 
 @dataclass(frozen=True)
@@ -283,9 +283,9 @@ def _draw_start(size: int, length: int, span: tuple[int, int], rng: np.random.Ge
     return int(rng.integers(low, high + 1))
 
 
-def _channels(patch: Shaped[np.ndarray, "x y z"], view: View) -> Shaped[np.ndarray, "c *s"]:
+def _channels(patch: Shaped[np.ndarray, " x y z"], view: View) -> Shaped[np.ndarray, " c *s"]:
     return np.ascontiguousarray(np.moveaxis(patch, -1, 0) if view.dims == 2 else patch[None])
 
 
-def _middle(patch: Shaped[np.ndarray, "x y z"], view: View) -> Shaped[np.ndarray, "1 *s"]:
+def _middle(patch: Shaped[np.ndarray, " x y z"], view: View) -> Shaped[np.ndarray, " 1 *s"]:
     return np.ascontiguousarray(np.moveaxis(patch, -1, 0)[view.context : view.context + 1] if view.dims == 2 else patch[None])

@@ -74,7 +74,7 @@ class Baseline(FittedMethod):
         values[inside] = self._medians[self._classify(prepared.volume.array[inside])]
         return place_result(values, prepared, scan, self.setting.target)
 
-    def _classify(self, values: Float[np.ndarray, "n"]) -> Integer[np.ndarray, "n"]:
+    def _classify(self, values: Float[np.ndarray, " n"]) -> Integer[np.ndarray, " n"]:
         """Class number of each intensity; clipped at the 99.5th percentile, so that a few bright voxels do not take a class."""
         if self.settings.kind == "constant":
             return np.zeros(values.shape, dtype=np.int64)

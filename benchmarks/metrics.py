@@ -1,0 +1,102 @@
+"""Time the voxel metrics beside scikit-image and scipy at equal values.
+
+Run as ``python benchmarks/metrics.py [X Y Z]``; prints medians of interleaved rounds and their ratio.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+from scipy.signal import fftconvolve
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from transmodal.evaluation.metrics import mae, psnr_db
+from transmodal.evaluation.similarity import SCALE_WEIGHTS, ms_ssim_synthrad2025, ssim_synthrad2023
+
+ROUNDS = 5
+CORE = (slice(3, -3),) * 3
+Case = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def head(shape: tuple[int, int, int]) -> Case:
+    """Make a true image, a prediction and an ellipsoidal mask that fills a good third of the volume, as a head does."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*[np.linspace(-1.15, 1.15, n) for n in shape], indexing="ij")
+    mask = sum(axis**2 for axis in axes) < 1
+    reference = uniform_filter(rng.normal(0, 3000, shape), 5).astype(np.float32)
+    return reference, reference + rng.normal(0, 60, shape).astype(np.float32), mask
+
+
+def plain_mae(reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> float:
+    return float(np.sum(np.abs(reference * mask - prediction * mask), dtype=np.float64) / mask.sum())
+
+
+def plain_psnr(reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> float:
+    x, y = (np.clip(image, -1024, 3000)[mask].astype(np.float64) for image in (reference, prediction))
+    return float(peak_signal_noise_ratio(x, y, data_range=4024))
+
+
+def prepared(image: np.ndarray, mask: np.ndarray, high: float) -> np.ndarray:
+    return np.where(mask, np.clip(image, -1024, high).astype(np.float64) + 1024, 0)
+
+
+def plain_ssim(reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> float:
+    x, y = (prepared(image, mask, 3000) for image in (reference, prediction))
+    _, similarity = structural_similarity(x, y, data_range=4024, full=True)
+    return float(similarity[CORE][mask[CORE]].mean())
+
+
+def plain_ms_ssim(reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> float:
+    x, y = (prepared(image, mask, 3071) for image in (reference, prediction))
+    c1, c2 = (0.01 * 4095) ** 2, (0.03 * 4095) ** 2
+    result = 1.0
+    for weight in SCALE_WEIGHTS:
+        mean_x, mean_y = uniform_filter(x, 7), uniform_filter(y, 7)
+        var_x, var_y = ((uniform_filter(a * a, 7) - m * m) * 343 / 342 for a, m in ((x, mean_x), (y, mean_y)))
+        covariance = (uniform_filter(x * y, 7) - mean_x * mean_y) * 343 / 342
+        deviations = np.sqrt(var_x.clip(0)) * np.sqrt(var_y.clip(0))
+        luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+        contrast = (2 * deviations + c2) / (var_x + var_y + c2)
+        structure = (covariance + c2 / 2) / (deviations + c2 / 2)
+        terms = [np.clip(term, 0, None) ** weight for term in (luminance, contrast, structure)]
+        result *= (terms[0] * terms[1] * terms[2])[CORE][mask[CORE]].mean()
+        x, y = (fftconvolve(image, np.full((2, 2, 2), 1 / 8), mode="same")[::2, ::2, ::2] for image in (x, y))
+        mask = mask[::2, ::2, ::2]
+    return float(result)
+
+
+def our_psnr(reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> float:
+    return psnr_db(reference, prediction, mask, (-1024.0, 3000.0))
+
+
+PAIRS: dict[str, tuple[Callable[..., float], Callable[..., float]]] = {
+    "MAE": (mae, plain_mae),
+    "PSNR 2023": (our_psnr, plain_psnr),
+    "SSIM 2023": (ssim_synthrad2023, plain_ssim),
+    "MS-SSIM 2025": (ms_ssim_synthrad2025, plain_ms_ssim),
+}
+
+
+def seconds(function: Callable[..., float], case: Case) -> tuple[float, float]:
+    start = time.perf_counter()
+    value = function(*case)
+    return time.perf_counter() - start, value
+
+
+def main(shape: tuple[int, int, int]) -> None:
+    case = head(shape)
+    print(f"{shape}, mask {case[2].mean():.0%} of the volume, {ROUNDS} rounds, {os.cpu_count()} cores")
+    for name, functions in PAIRS.items():
+        rounds = [[seconds(function, case) for function in functions] for _ in range(ROUNDS)]
+        ours, theirs = (statistics.median(pair[side][0] for pair in rounds) for side in (0, 1))
+        difference = abs(rounds[0][0][1] - rounds[0][1][1])
+        print(f"{name:13} {ours:7.3f} s, plain {theirs:7.3f} s, ratio {theirs / ours:5.1f}, values differ by {difference:.1e}")
+
+
+if __name__ == "__main__":
+    sizes = [int(argument) for argument in sys.argv[1:]] or [160, 190, 160]
+    main((sizes[0], sizes[1], sizes[2]))

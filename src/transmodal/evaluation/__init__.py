@@ -1,0 +1,1 @@
+"""Metrics: pure functions of arrays, named with the protocol that they follow."""

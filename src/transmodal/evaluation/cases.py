@@ -1,0 +1,119 @@
+"""Which prediction belongs to which reference: matching by the name of the case.
+
+Two layouts are understood, at any depth: a folder a case with files named by what they are (``<case>/sct.nii.gz``), and files named
+by the case (``<case>.nii.gz``, or ``<case>_sct.nii.gz``). A name is never guessed from its parts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transmodal.core.errors import DataError
+from transmodal.imaging.scan import find_scan, strip_scan_suffix
+
+STEMS = ("mr", "ct", "sct", "smr", "mask", "labels")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case: a prediction and the reference that it is scored against."""
+
+    case: str
+    prediction: Path
+    reference: Path
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Pairs by name, and the names that only one side has."""
+
+    pairs: tuple[Pair, ...]
+    unreferenced: tuple[str, ...]
+    unpredicted: tuple[str, ...]
+
+
+def match(predictions: Path, references: Path, prediction_stem: str, reference_stem: str) -> Matching:
+    """Pair the predictions with the references of the same case.
+
+    Two folders that hold one scan each, without a folder for the case, are a pair whatever their names.
+
+    Parameters
+    ----------
+    predictions, references : Path
+        Folders in one of the layouts above; they may be the same.
+    prediction_stem, reference_stem : str
+        What the files are called: ``sct`` and ``ct``, or ``smr`` and ``mr``.
+
+    Raises
+    ------
+    DataError
+        If a folder holds no such scan, two scans carry one case's name, or no name is on both sides.
+    """
+    found, wanted = find_images(predictions, prediction_stem), find_images(references, reference_stem)
+    if len(found) == len(wanted) == 1 and found.get(predictions.name) and wanted.get(references.name):
+        return Matching((Pair(references.name, found[predictions.name], wanted[references.name]),), (), ())
+    common = sorted(found.keys() & wanted.keys())
+    if not common:
+        raise DataError(
+            f"no case of {predictions} has a reference in {references}: a case is matched by the name of its folder (CASE/"
+            f"{prediction_stem}.nii.gz with CASE/{reference_stem}.nii.gz) or of its file (CASE.nii.gz, CASE_{prediction_stem}.nii.gz)\n"
+            f"  predictions: {_some(found)}\n  references: {_some(wanted)}"
+        )
+    return Matching(
+        tuple(Pair(case, found[case], wanted[case]) for case in common),
+        tuple(sorted(found.keys() - wanted.keys())),
+        tuple(sorted(wanted.keys() - found.keys())),
+    )
+
+
+def find_images(folder: Path, stem: str) -> dict[str, Path]:
+    """Find the scans called `stem` below `folder`, by case.
+
+    Parameters
+    ----------
+    folder : Path
+    stem : str
+        ``mr``, ``ct``, ``sct``, ``smr`` or ``mask``.
+
+    Raises
+    ------
+    DataError
+        If there is none, or two scans carry one case's name.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; give the folder that holds the cases")
+    found = list(_by_folder(folder, stem)) or list(_by_file(folder, stem))
+    if not found:
+        raise DataError(f"{folder}: no scan of any case; expected CASE/{stem}.nii.gz, CASE_{stem}.nii.gz or CASE.nii.gz (or .mha, ...)")
+    images: dict[str, Path] = {}
+    for case, path in found:
+        if case in images:
+            raise DataError(f"two scans are called {case}: {images[case]} and {path}; give the folder of one of them")
+        images[case] = path
+    return images
+
+
+def companion(image: Path, case: str, stem: str) -> Path | None:
+    """Find another scan of the same case beside `image`: ``<stem>.*``, or ``<case>_<stem>.*`` where files are named by the case."""
+    named_by_case = strip_scan_suffix(image.name) not in STEMS
+    return find_scan(image.parent, f"{case}_{stem}" if named_by_case else stem)
+
+
+def _by_folder(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
+    for directory in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        scan = find_scan(directory, stem)
+        if scan is not None:
+            yield directory.name, scan
+
+
+def _by_file(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    names = [(name, path) for path in paths if (name := strip_scan_suffix(path.name)) != path.name]
+    marked = [(name.removesuffix(f"_{stem}"), path) for name, path in names if name.endswith(f"_{stem}")]
+    others = tuple(f"_{other}" for other in STEMS)
+    return iter(marked or [(name, path) for name, path in names if name not in STEMS and not name.endswith(others)])
+
+
+def _some(images: dict[str, Path]) -> str:
+    names = sorted(images)
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

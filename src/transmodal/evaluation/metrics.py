@@ -1,0 +1,77 @@
+"""Voxel metrics: pure functions of arrays, accumulated in float64.
+
+Every function takes the true image first and looks only at voxels inside `mask`. Where a metric is not defined (no voxel to look
+at, a constant image) the result is NaN, never a crash and never a perfect score. Names carry no unit where the result has that of
+the images. Which clip range and mask a protocol asks for is stated in `transmodal.evaluation.protocols`.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Real
+
+Image = Real[np.ndarray, "x y z"]
+Mask = Bool[np.ndarray, "x y z"]
+
+
+def mae(reference: Image, prediction: Image, mask: Mask) -> float:
+    """Mean absolute error inside the mask, without clipping.
+
+    Parameters
+    ----------
+    reference, prediction : ndarray, shape (x, y, z)
+        True and synthetic image, in the same unit.
+    mask : ndarray of bool, shape (x, y, z)
+
+    Returns
+    -------
+    float
+        In the unit of the images, at least 0; NaN where the mask is empty.
+    """
+    return _mean(np.abs(_difference(reference, prediction, mask)))
+
+
+def mean_error(reference: Image, prediction: Image, mask: Mask) -> float:
+    """Mean signed error (bias), prediction minus reference, inside the mask; NaN where the mask is empty."""
+    return _mean(_difference(reference, prediction, mask))
+
+
+def psnr_db(reference: Image, prediction: Image, mask: Mask, clip: tuple[float, float]) -> float:
+    """Peak signal-to-noise ratio inside the mask, both images clipped first.
+
+    Parameters
+    ----------
+    reference, prediction : ndarray, shape (x, y, z)
+    mask : ndarray of bool, shape (x, y, z)
+    clip : tuple of float
+        Lowest and highest value, in the unit of the images; their distance is the peak R.
+
+    Returns
+    -------
+    float
+        10 log10(R² / MSE) in dB; infinite where the clipped images agree in every voxel, NaN where the mask is empty.
+    """
+    low, high = clip
+    error = np.clip(reference[mask], low, high).astype(np.float64) - np.clip(prediction[mask], low, high)
+    mse = _mean(np.square(error))
+    return float("inf") if mse == 0 else float(10 * np.log10((high - low) ** 2 / mse))
+
+
+def pearson_r(reference: Image, prediction: Image, mask: Mask) -> float:
+    """Pearson's correlation inside the mask, in [-1, 1]; NaN where it has under two voxels or an image is constant there."""
+    x, y = reference[mask].astype(np.float64), prediction[mask].astype(np.float64)
+    if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1].clip(-1, 1))
+
+
+def dice(first: Mask, second: Mask) -> float:
+    """Dice overlap of two masks, 2 |A ∩ B| / (|A| + |B|), in [0, 1]; NaN where both are empty."""
+    voxels = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * np.count_nonzero(first & second) / voxels if voxels else float("nan")
+
+
+def _difference(reference: Image, prediction: Image, mask: Mask) -> Float[np.ndarray, " n"]:
+    return prediction[mask].astype(np.float64) - reference[mask]
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,221 @@
+"""The page of a report, composed from scores, slices and training curves."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from transmodal.core.record import Record
+from transmodal.core.volume import target_of
+from transmodal.evaluation.protocols import ProtocolNote
+from transmodal.evaluation.results import CaseScores, ScoreSheet
+from transmodal.reporting.curves import Curve
+from transmodal.reporting.figures import Chart, curve_chart, strip_chart
+from transmodal.reporting.html import Page, Picture, Section, Tile, data_uri
+from transmodal.reporting.slices import CaseSlices, error_limit, slice_figure
+from transmodal.reporting.tables import badness, cases_table, methods_table, number, statement, with_unit
+from transmodal.reporting.words import cautions, lead, leading
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case that is shown: its place among the cases (``Best``, ``Median``, ``Worst``), its scores and its slices."""
+
+    place: str
+    case: CaseScores
+    slices: CaseSlices
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one method, with the cases that are shown and what kept others from being shown."""
+
+    name: str
+    sheet: ScoreSheet
+    record: Record | None = None
+    shown: Sequence[Shown] = field(default=())
+    unseen: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training run: metric, then split, to its curve."""
+
+    name: str
+    curves: dict[str, dict[str, Curve]]
+    record: Record | None = None
+
+
+def compose(scored: Sequence[Scored], trained: Sequence[Trained], made: Record, title: str | None = None) -> Page:
+    """Lay out a report.
+
+    Parameters
+    ----------
+    scored : sequence of Scored
+        One a method; each with a name of its own.
+    trained : sequence of Trained
+    made : Record
+        Of the report itself.
+    title : str, optional
+        By default made from the names.
+    """
+    sheets = [(method.name, method.sheet) for method in scored]
+    sections = [*_methods(scored), *_cases(scored), *_slices(scored), *_training(trained), *_provenance(scored, trained, made)]
+    return Page(
+        title=title or _title(scored, trained),
+        lead=_lead(scored, trained),
+        tiles=_tiles(scored),
+        cautions=cautions(sheets),
+        sections=sections,
+        footer=f"Made {made.created} by transmodal {made.versions.get('transmodal', '')}. For research; not for diagnostic use.",
+    )
+
+
+def _title(scored: Sequence[Scored], trained: Sequence[Trained]) -> str:
+    if not scored:
+        return f"Training of {', '.join(run.name for run in trained)}"
+    return f"Synthetic {target_of(scored[0].sheet.direction).upper()}: {', '.join(method.name for method in scored)}"
+
+
+def _lead(scored: Sequence[Scored], trained: Sequence[Trained]) -> list[str]:
+    if not scored:
+        return ["Training curves only: no scores were given, so nothing is said here of the quality of the images."] if trained else []
+    return [*_comparison(scored), *(" ".join(lead(method.name, method.sheet)) for method in scored)]
+
+
+def _comparison(scored: Sequence[Scored]) -> Iterator[str]:
+    best = _best(scored)
+    if len(scored) > 1 and best:
+        protocol, metric = leading(best.sheet)
+        mean = best.sheet.summary[protocol][metric.name].mean
+        yield f"Of {len(scored)} methods, {best.name} has the best mean {metric.label}: {with_unit(mean, metric.unit)}."
+
+
+def _best(scored: Sequence[Scored]) -> Scored | None:
+    """Find the method with the best mean of the metric that leads the first one's protocol."""
+    protocol, metric = leading(scored[0].sheet)
+    means = [(method.sheet.summary.get(protocol, {}).get(metric.name), method) for method in scored]
+    known = [(badness(metric, summary.mean), index) for index, (summary, _) in enumerate(means) if summary and summary.mean is not None]
+    return scored[min(known)[1]] if known else None
+
+
+def _tiles(scored: Sequence[Scored]) -> list[Tile]:
+    best = _best(scored) if scored else None
+    if best is None:
+        return []
+    protocol = best.sheet.protocols[0]
+    prefix = f"{best.name}, " if len(scored) > 1 else ""
+    tiles = []
+    for metric in protocol.metrics:
+        summary = best.sheet.summary[protocol.name][metric.name]
+        spread = f"SD {number(summary.sd, metric.unit)}, median {number(summary.median, metric.unit)}"
+        tiles.append(Tile(f"{prefix}{metric.label} ({protocol.title})", number(summary.mean, metric.unit), metric.unit, spread))
+    return tiles
+
+
+def _protocols(scored: Sequence[Scored]) -> list[tuple[ProtocolNote, list[Scored]]]:
+    """Every protocol that occurs, in the order of appearance, with the methods scored by it."""
+    notes = {note.name: note for method in reversed(scored) for note in reversed(method.sheet.protocols)}
+    return [(notes[name], [m for m in scored if name in m.sheet.summary]) for name in reversed(notes)]
+
+
+def _methods(scored: Sequence[Scored]) -> Iterator[Section]:
+    for note, methods in _protocols(scored):
+        letters = {method.name: chr(ord("A") + index) for index, method in enumerate(methods)}
+        several = len(methods) > 1
+        named = [(f"{letters[m.name]}  {m.name}" if several else m.name, m.sheet) for m in methods]
+        charts = []
+        for metric in note.metrics:
+            groups = [(letters[m.name], _values(m.sheet, note.name, metric.name)) for m in methods]
+            if any(values for _, values in groups):
+                alt = f"{metric.label} of every case" + "".join(f"; {name}: {_range(values, metric.unit)}" for name, values in groups)
+                charts.append(_picture(strip_chart(metric, groups), alt))
+        yield Section(title=note.title, paragraphs=[statement(note)], tables=[methods_table(note, named)], charts=charts)
+
+
+def _values(sheet: ScoreSheet, protocol: str, metric: str) -> list[float]:
+    values = (case.scores[protocol].values[metric] for case in sheet.cases)
+    return [value for value in values if value is not None]
+
+
+def _range(values: Sequence[float], unit: str) -> str:
+    return f"{number(min(values), unit)} to {with_unit(max(values), unit)}" if values else "no value"
+
+
+def _picture(chart: Chart, alt: str) -> Picture:
+    return Picture(light=data_uri(chart.light, "image/svg+xml"), dark=data_uri(chart.dark, "image/svg+xml"), alt=alt)
+
+
+def _cases(scored: Sequence[Scored]) -> Iterator[Section]:
+    for method in scored:
+        tables = [cases_table(note, method.name, method.sheet) for note in method.sheet.protocols if method.sheet.cases]
+        failures = [(failure.case, failure.message) for failure in method.sheet.failures]
+        facts = [("Cases that could not be scored", failures)] if failures else []
+        yield Section(title=f"Case by case: {method.name}", tables=tables, facts=facts)
+
+
+_HOW_TO_LOOK = (
+    "Slices through the centre of the mask, in radiological convention: the patient's right is on the left. Errors are shown inside "
+    "the mask, whose outline is drawn: red where the synthetic image is too high, blue where it is too low, on one scale for all cases."
+)
+
+
+def _slices(scored: Sequence[Scored]) -> Iterator[Section]:
+    limits = {
+        direction: error_limit([shown.slices for method in scored if method.sheet.direction == direction for shown in method.shown])
+        for direction in {method.sheet.direction for method in scored}
+    }
+    for method in scored:
+        if method.shown or method.unseen:
+            text = [_HOW_TO_LOOK] if method.shown else []
+            pictures = [_slice_picture(method, shown, limits[method.sheet.direction]) for shown in method.shown]
+            yield Section(title=f"Slices: {method.name}", paragraphs=[*text, *method.unseen], pictures=pictures)
+
+
+def _slice_picture(method: Scored, shown: Shown, limit: float) -> Picture:
+    protocol = method.sheet.protocols[0]
+    values = shown.case.scores[protocol.name].values
+    scores = ", ".join(f"{metric.label}\u00a0{with_unit(values[metric.name], metric.unit)}" for metric in protocol.metrics)
+    place = "The only case" if len(method.sheet.cases) == 1 else f"{shown.place} case"
+    columns = ", ".join(column.title for column in shown.slices.columns)
+    return Picture(
+        light=data_uri(slice_figure(shown.slices, limit), "image/png"),
+        alt=f"Axial, coronal and sagittal slices of {shown.case.case} in columns: {columns}",
+        caption=f"{place}: {shown.case.case} by {method.name}. {protocol.title}: {scores}.",
+    )
+
+
+def _training(trained: Sequence[Trained]) -> Iterator[Section]:
+    for run in trained:
+        charts = []
+        for metric, curves in run.curves.items():
+            drawn = {split: curve for split, curve in curves.items() if curve.steps}
+            if drawn:
+                ends = "; ".join(
+                    f"{split} ends at {curve.values[-1]:.4g} after step {curve.steps[-1]:.0f}" for split, curve in drawn.items()
+                )
+                charts.append(_picture(curve_chart(metric, drawn), f"{metric} along the training, at its end: {ends}"))
+        yield Section(title=f"Training: {run.name}", charts=charts, paragraphs=[] if charts else ["No measurement was written yet."])
+
+
+def _provenance(scored: Sequence[Scored], trained: Sequence[Trained], made: Record) -> Iterator[Section]:
+    records = [
+        *((f"{method.name}: predictions", method.sheet.made_by) for method in scored),
+        *((f"{method.name}: scores", method.record) for method in scored),
+        *((f"{run.name}: training", run.record) for run in trained),
+        ("This report", made),
+    ]
+    absent = [f"No record: {name}." for name, record in records if record is None]
+    facts = [(name, _facts(record)) for name, record in records if record is not None]
+    yield Section(title="Provenance", paragraphs=absent, facts=facts)
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    return [
+        ("Command", record.command),
+        ("Made", record.created),
+        ("Seed", "none" if record.seed is None else str(record.seed)),
+        ("Platform", record.platform),
+        *((f"{name} version", version) for name, version in record.versions.items()),
+        *((key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for key, value in record.settings.items()),
+        *((f"SHA-256 of {name}", digest) for name, digest in record.inputs.items()),
+    ]

@@ -1,0 +1,207 @@
+"""Score synthetic images against the true ones, whoever made them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transmodal.core.config import validate
+from transmodal.core.errors import CasesFailed, ConfigError, DataError, TransmodalError
+from transmodal.core.files import folder_lock, read_json, sha256, write_json
+from transmodal.core.progress import track
+from transmodal.core.record import RECORD_NAME, Record, make_record
+from transmodal.core.volume import Direction, Modality, Volume, require_same_grid, source_of, target_of
+from transmodal.evaluation.cases import Matching, Pair, companion, find_images, match
+from transmodal.evaluation.protocols import Protocol, find_protocol, score
+from transmodal.evaluation.results import CaseFailure, CaseScores, ScoreSheet, summarize_cases, write_scores
+from transmodal.imaging.grid import resample as resample_onto
+from transmodal.imaging.masks import head_mask
+from transmodal.imaging.scan import read_scan
+
+DEFAULT_PROTOCOLS: dict[Direction, tuple[str, ...]] = {"mr2ct": ("synthrad2023", "tissue"), "ct2mr": ("mr",)}
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    out: Path,
+    *,
+    masks: Path | None = None,
+    protocols: Sequence[str | Protocol] | None = None,
+    direction: Direction = "mr2ct",
+    resample: bool = False,
+) -> ScoreSheet:
+    """Score every case that has a prediction and a reference, and write ``scores.csv``, ``scores.json`` and ``record.json``.
+
+    Parameters
+    ----------
+    predictions : Path
+        Folder of synthetic images: ``CASE/sct.nii.gz`` (``smr`` for `direction` ct2mr) at any depth, or ``CASE.nii.gz``.
+    references : Path
+        Folder of the true images, likewise with ``ct`` (``mr``).
+    out : Path
+        Folder to write.
+    masks : Path, optional
+        Folder of masks by case. By default the mask beside the reference, or else the head mask computed from the reference.
+    protocols : sequence of str or Protocol, optional
+        By default `DEFAULT_PROTOCOLS` of the direction.
+    direction : {"mr2ct", "ct2mr"}
+    resample : bool
+        Bring a prediction (linearly) and a mask (nearest neighbour) that lie on another grid onto that of the reference;
+        otherwise such a case is refused.
+
+    Returns
+    -------
+    ScoreSheet
+        What ``scores.json`` holds.
+
+    Raises
+    ------
+    ConfigError
+        If a protocol does not exist or is for the other modality.
+    DataError
+        If no prediction has a reference.
+    CasesFailed
+        If some predictions could not be scored. All that could are written by then, and the others are listed with them.
+    """
+    chosen = _choose(protocols or DEFAULT_PROTOCOLS[direction], target_of(direction))
+    target = target_of(direction)
+    matching = match(Path(predictions), Path(references), f"s{target}", target)
+    mask_paths = find_images(Path(masks), "mask") if masks else None
+    with folder_lock(Path(out)):
+        cases, failures = _score_cases(_CaseScorer(Path(out), direction, chosen, mask_paths, resample), matching, references)
+        sheet = _sheet(Path(predictions), Path(references), direction, chosen, cases, failures, matching)
+        write_scores(Path(out), sheet)
+        _write_record(Path(out), matching.pairs, sheet, resample)
+    if failures:
+        lines = "\n".join(failure.message for failure in failures)
+        raise CasesFailed(f"{len(failures)} of {len(failures) + len(cases)} predictions could not be scored:\n{lines}")
+    return sheet
+
+
+@dataclass(frozen=True)
+class _CaseScorer:
+    """What is the same for all cases."""
+
+    out: Path
+    direction: Direction
+    protocols: tuple[Protocol, ...]
+    masks: dict[str, Path] | None
+    resample: bool
+
+    def score(self, pair: Pair) -> CaseScores:
+        target, source_stem = target_of(self.direction), source_of(self.direction)
+        reference, prediction = read_scan(pair.reference, target), read_scan(pair.prediction, target)
+        mask_path, mask_source = self._find_mask(pair, target)
+        mask = read_scan(mask_path, "mask") if mask_path else head_mask(reference)
+        resampled = not prediction.grid.matches(reference.grid)
+        prediction = self._onto(reference, prediction, pair.prediction, pair.reference)
+        mask = self._onto(reference, mask, mask_path or pair.reference, pair.reference)
+        source = companion(pair.reference, pair.case, source_stem) or companion(pair.prediction, pair.case, source_stem)
+        return CaseScores(
+            case=pair.case,
+            prediction=self._relative(pair.prediction),
+            reference=self._relative(pair.reference),
+            source=self._relative(source) if source else None,
+            mask=self._relative(mask_path) if mask_path else None,
+            mask_source=mask_source,
+            mask_voxels=int(np.count_nonzero(mask.array)),
+            resampled=resampled,
+            scores={protocol.note.name: score(reference, prediction, mask, protocol) for protocol in self.protocols},
+        )
+
+    def _find_mask(self, pair: Pair, target: Modality) -> tuple[Path | None, str]:
+        if self.masks is not None:
+            if pair.case not in self.masks:
+                raise DataError("--masks holds no mask for this case; add it, or leave --masks out to compute a head mask")
+            return self.masks[pair.case], "given"
+        beside = companion(pair.reference, pair.case, "mask")
+        return (beside, "beside the true image") if beside else (None, f"head mask computed from the true {target.upper()}")
+
+    def _onto(self, reference: Volume, volume: Volume, path: Path, reference_path: Path) -> Volume:
+        if self.resample and not volume.grid.matches(reference.grid):
+            return resample_onto(volume, reference.grid)
+        require_same_grid(reference.grid, volume.grid, str(reference_path), str(path))
+        return volume
+
+    def _relative(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self.out)).as_posix()
+
+
+def _score_cases(scorer: _CaseScorer, matching: Matching, references: Path) -> tuple[list[CaseScores], list[CaseFailure]]:
+    cases = []
+    failures = [
+        CaseFailure(case=case, message=f"{case}: there is no reference of this name in {references}") for case in matching.unreferenced
+    ]
+    for pair in track(matching.pairs, "evaluating"):
+        try:
+            cases.append(scorer.score(pair))
+        except TransmodalError as error:
+            failures.append(CaseFailure(case=pair.case, message=f"{pair.case}: {error}"))
+    return cases, failures
+
+
+def _sheet(
+    predictions: Path,
+    references: Path,
+    direction: Direction,
+    protocols: Sequence[Protocol],
+    cases: Sequence[CaseScores],
+    failures: Sequence[CaseFailure],
+    matching: Matching,
+) -> ScoreSheet:
+    made_by, origin = _read_record(predictions), _origin(references)
+    notes = tuple(protocol.note for protocol in protocols)
+    return ScoreSheet(
+        label=_setting(made_by, "title") or _setting(made_by, "model") or predictions.resolve().name,
+        direction=direction,
+        simulated=None if origin is None else origin.command == "simulate",
+        registration=_setting(origin, "registration"),
+        made_by=made_by,
+        protocols=notes,
+        cases=tuple(cases),
+        failures=tuple(failures),
+        unpredicted=matching.unpredicted,
+        summary=summarize_cases(notes, cases),
+    )
+
+
+def _choose(protocols: Sequence[str | Protocol], modality: Modality) -> tuple[Protocol, ...]:
+    chosen = tuple(find_protocol(protocol) if isinstance(protocol, str) else protocol for protocol in protocols)
+    for protocol in chosen:
+        if protocol.note.modality != modality:
+            raise ConfigError(
+                f"--protocol {protocol.note.name}: it is for a synthetic {protocol.note.modality.upper()}, and the direction makes a "
+                f"{modality.upper()}; choose another protocol or direction"
+            )
+    return chosen
+
+
+def _read_record(folder: Path) -> Record | None:
+    path = folder / RECORD_NAME
+    return validate(Record, read_json(path), str(path)) if path.is_file() else None
+
+
+def _origin(references: Path) -> Record | None:
+    """Read the record of the references; in SynthRAD layout (``Task1/brain/CASE``) it may lie up to two folders above them."""
+    folders = (references.resolve(), *references.resolve().parents[:2])
+    return next((record for folder in folders if (record := _read_record(folder))), None)
+
+
+def _setting(record: Record | None, key: str) -> str | None:
+    value = record.settings.get(key) if record else None
+    return value if isinstance(value, str) else None
+
+
+def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, resample: bool) -> None:
+    scored = {case.case for case in sheet.cases}
+    inputs = {
+        f"{pair.case}/{role}": sha256(path)
+        for pair in pairs
+        if pair.case in scored
+        for role, path in (("prediction", pair.prediction), ("reference", pair.reference))
+    }
+    settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, "resample": resample}
+    write_json(out / RECORD_NAME, make_record("evaluate", inputs=inputs, settings=settings).model_dump(mode="json"))

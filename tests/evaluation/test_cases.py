@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from transmodal.core.errors import DataError
+from transmodal.evaluation.cases import companion, find_images, match
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/sct.nii.gz", "b/sct.mha"),
+        ("Task1/brain/a/sct.nii.gz", "Task1/brain/b/sct.nii.gz", "Task1/brain/b/mr.nii.gz"),
+        ("a.nii.gz", "b.nrrd", "notes.txt", "a_mask.nii.gz"),
+        ("a_sct.nii.gz", "b_sct.nii.gz", "a_mr.nii.gz", "b_ct.nii.gz"),
+        ("deep/a_sct.nii.gz", "deeper/still/b_sct.nii.gz"),
+    ],
+)
+def test_every_layout_gives_the_same_cases(tmp_path, names):
+    assert list(find_images(touch(tmp_path, *names), "sct")) == ["a", "b"]
+
+
+def test_cases_pair_by_name_across_layouts(tmp_path):
+    predictions = touch(tmp_path / "p", "a.nii.gz", "b.nii.gz", "only-here.nii.gz")
+    references = touch(tmp_path / "r", "Task1/brain/a/ct.nii.gz", "Task1/brain/b/ct.nii.gz", "Task1/brain/only-there/ct.nii.gz")
+    matching = match(predictions, references, "sct", "ct")
+    assert [(pair.case, pair.prediction.name, pair.reference.parent.name) for pair in matching.pairs] == [
+        ("a", "a.nii.gz", "a"),
+        ("b", "b.nii.gz", "b"),
+    ]
+    assert matching.unreferenced == ("only-here",)
+    assert matching.unpredicted == ("only-there",)
+
+
+def test_one_folder_may_hold_both_sides(tmp_path):
+    folder = touch(tmp_path, "a/sct.nii.gz", "a/ct.nii.gz")
+    assert [pair.case for pair in match(folder, folder, "sct", "ct").pairs] == ["a"]
+
+
+def test_two_folders_of_one_scan_are_a_pair(tmp_path):
+    predictions, references = touch(tmp_path / "mine", "sct.nii.gz"), touch(tmp_path / "theirs", "ct.nii.gz")
+    assert [pair.case for pair in match(predictions, references, "sct", "ct").pairs] == ["theirs"]
+
+
+def test_no_match_names_both_sides_and_the_rule(tmp_path):
+    predictions, references = touch(tmp_path / "p", "a.nii.gz"), touch(tmp_path / "r", *(f"x{i}/ct.nii.gz" for i in range(7)))
+    with pytest.raises(DataError, match=r"(?s)CASE/sct\.nii\.gz.*predictions: a.*references: x0.*7 in all"):
+        match(predictions, references, "sct", "ct")
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        find_images(tmp_path / "absent", "ct")
+    with pytest.raises(DataError, match="no scan of any case"):
+        find_images(touch(tmp_path / "empty", "readme.txt"), "ct")
+    with pytest.raises(DataError, match="two scans are called a"):
+        find_images(touch(tmp_path / "double", "brain/a/ct.nii.gz", "pelvis/a/ct.nii.gz"), "ct")
+
+
+def test_companions_lie_beside_the_image(tmp_path):
+    touch(tmp_path, "a/ct.nii.gz", "a/mask.mha", "b.nii.gz", "b_mask.nii.gz", "c_ct.nii.gz", "c_mr.nii.gz")
+    assert companion(tmp_path / "a/ct.nii.gz", "a", "mask") == tmp_path / "a/mask.mha"
+    assert companion(tmp_path / "a/ct.nii.gz", "a", "mr") is None
+    assert companion(tmp_path / "b.nii.gz", "b", "mask") == tmp_path / "b_mask.nii.gz"
+    assert companion(tmp_path / "c_ct.nii.gz", "c", "mr") == tmp_path / "c_mr.nii.gz"

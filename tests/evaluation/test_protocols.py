@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from transmodal.core.errors import ConfigError, DataError, GeometryError
+from transmodal.core.volume import Volume
+from transmodal.evaluation.protocols import IDENTICAL, PROTOCOLS, Tissues, score, tissue_classes, tissue_protocol
+
+SHAPE = (12, 11, 10)
+
+
+def volume(array: np.ndarray, modality="ct", spacing: float = 1.0) -> Volume:
+    return Volume(array, np.diag([spacing, spacing, spacing, 1.0]), modality)
+
+
+def head(modality="ct"):
+    rng = np.random.default_rng(0)
+    reference = rng.uniform(-1000, 1500, SHAPE)
+    return volume(reference, modality), volume(reference + rng.normal(0, 50, SHAPE), modality), volume(np.ones(SHAPE, bool), "mask")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_states_what_its_numbers_hold_for(name):
+    note = PROTOCOLS[name].note
+    scores = score(*head(note.modality), name)
+    assert scores.protocol == note.name == name
+    assert scores.mask and scores.clip
+    assert list(scores.values) == [metric.name for metric in note.metrics]
+    assert None not in scores.values.values()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_an_empty_mask_gives_reasons_and_no_values(name):
+    note = PROTOCOLS[name].note
+    reference, prediction, mask = head(note.modality)
+    scores = score(reference, prediction, mask.with_array(np.zeros(SHAPE, bool)), name)
+    assert set(scores.values.values()) == {None}
+    assert scores.reasons.keys() == scores.values.keys()
+    assert all(scores.reasons.values())
+
+
+def test_an_infinite_psnr_is_not_a_number_in_a_file():
+    reference, _, mask = head()
+    scores = score(reference, reference, mask, "synthrad2023")
+    assert scores.values == {"mae_hu": 0.0, "psnr_db": None, "ssim": pytest.approx(1)}
+    assert scores.reasons == {"psnr_db": IDENTICAL}
+
+
+def test_tissue_errors_add_up_to_the_whole():
+    reference, prediction, mask = head()
+    values = score(reference, prediction, mask, "tissue").values
+    classes = tissue_classes(reference.array, mask.array, Tissues())
+    assert sum(np.count_nonzero(c) for c in classes.values()) == np.count_nonzero(mask.array)
+    whole = sum(np.count_nonzero(region) * values[f"bias_{name}_hu"] for name, region in classes.items()) / reference.array.size
+    assert values["bias_hu"] == pytest.approx(whole)
+
+
+def test_thresholds_bound_the_classes_and_are_stated():
+    reference = volume(np.array([-201.0, -200.0, 300.0, 301.0]).reshape(4, 1, 1))
+    mask = volume(np.ones((4, 1, 1), bool), "mask")
+    classes = tissue_classes(reference.array, mask.array, Tissues(bone_hu=300))
+    assert [name for voxel in range(4) for name, region in classes.items() if region[voxel, 0, 0]] == ["air", "soft", "soft", "bone"]
+    scores = score(reference, reference.with_array(reference.array + 1), mask, tissue_protocol(Tissues(bone_hu=300)))
+    assert scores.values["dice_bone"] == pytest.approx(2 / 3)
+    assert "bone above 300 HU" in scores.mask and "−200 HU" in scores.mask
+
+
+def test_mr_scores_do_not_depend_on_the_unit_of_the_mr():
+    reference, prediction, mask = head("mr")
+    scaled = [image.with_array(3.0 * image.array + 40) for image in (reference, prediction)]
+    assert score(*scaled, mask, "mr").values == pytest.approx(score(reference, prediction, mask, "mr").values)
+
+
+def test_a_constant_mr_has_no_grey_levels():
+    flat = volume(np.full(SHAPE, 7.0), "mr")
+    scores = score(flat, flat, volume(np.ones(SHAPE, bool), "mask"), "mr")
+    assert set(scores.values.values()) == {None}
+
+
+def test_refusals_name_what_is_wrong():
+    reference, prediction, mask = head()
+    with pytest.raises(ConfigError, match=r"synthrad2024.*synthrad2023"):
+        score(reference, prediction, mask, "synthrad2024")
+    with pytest.raises(GeometryError, match="the prediction"):
+        score(reference, volume(np.zeros(SHAPE), spacing=2.0), mask, "synthrad2023")
+    with pytest.raises(DataError, match="modality mr"):
+        score(*head("mr"), "synthrad2023")
+    with pytest.raises(DataError, match="the prediction: 1 voxels"):
+        broken = prediction.array.copy()
+        broken[0, 0, 0] = np.nan
+        score(reference, prediction.with_array(broken), mask, "synthrad2023")

@@ -1,0 +1,47 @@
+import pytest
+
+from transmodal.evaluation.protocols import PROTOCOLS, MetricNote
+from transmodal.reporting.tables import badness, cases_table, mean_sd, methods_table, number, with_unit
+
+NOTE = PROTOCOLS["synthrad2023"].note
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(45.249, "HU", "45.2"), (-3.0, "HU", "−3.0"), (31.005, "dB", "31.00"), (0.9, "", "0.900"), (None, "HU", "–"), (-0.01, "HU", "0.0")],
+)
+def test_numbers_have_the_decimals_of_their_unit(value, unit, text):
+    assert number(value, unit) == text
+
+
+def test_units_stay_with_their_number():
+    assert with_unit(1.0, "HU") == "1.0\u00a0HU"
+    assert with_unit(0.5, "") == "0.500"
+
+
+def test_methods_are_compared_by_their_means(sheet_of):
+    sheets = [("one", sheet_of({"a": 50.0, "b": 70.0})), ("two", sheet_of({"a": 40.0, "b": None}))]
+    table = methods_table(NOTE, sheets)
+    (_, one), (_, two) = table.rows
+    assert [cell.text for cell in one] == ["2", "60.0 (14.1)", "30.00 (0.00)", "0.900 (0.000)"]
+    assert (two[1].text, two[1].detail) == ("40.0", "median 40.0, 1 left out")
+    assert [one[1].best, two[1].best] == [False, True]
+    assert table.heads == [("Method", ""), ("Cases", ""), ("MAE", "HU"), ("PSNR", "dB"), ("SSIM", "")]
+
+
+def test_nothing_is_best_of_one(sheet_of):
+    ((_, cells),) = methods_table(NOTE, [("one", sheet_of({"a": 50.0}))]).rows
+    assert not any(cell.best for cell in cells)
+    assert mean_sd(sheet_of({"a": 50.0}).summary["synthrad2023"]["mae_hu"], "HU") == "50.0"
+
+
+def test_missing_values_are_explained_under_the_table(sheet_of):
+    table = cases_table(NOTE, "one", sheet_of({"a": None, "b": 3.0}))
+    assert [(name, cells[0].text, cells[0].sort) for name, cells in table.rows] == [("a", "–", None), ("b", "3.0", 3.0)]
+    assert table.notes == ["a, MAE: no voxel inside the mask"]
+
+
+def test_better_is_less_bad():
+    for better, good, bad in (("lower", 1.0, 2.0), ("higher", 2.0, 1.0), ("zero", -1.0, 2.0)):
+        metric = MetricNote(name="m", label="M", unit="", better=better)
+        assert badness(metric, good) < badness(metric, bad)

@@ -1,0 +1,48 @@
+from transmodal.evaluation.results import CaseFailure
+from transmodal.reporting.words import cautions, extremes, lead, ranked
+
+
+def test_cases_are_ranked_without_those_that_have_no_value(sheet_of):
+    sheet = sheet_of({"a": 30.0, "b": None, "c": 10.0, "d": 20.0})
+    assert [case.case for case in ranked(sheet)] == ["c", "d", "a"]
+    assert [(place, case.case) for place, case in extremes(sheet)] == [("Best", "c"), ("Median", "d"), ("Worst", "a")]
+
+
+def test_each_case_is_shown_once(sheet_of):
+    assert [(place, case.case) for place, case in extremes(sheet_of({"a": 2.0, "b": 1.0}))] == [("Best", "b"), ("Worst", "a")]
+    assert [place for place, _ in extremes(sheet_of({"a": 2.0}))] == ["Best"]
+    assert extremes(sheet_of({})) == []
+
+
+def test_the_lead_says_what_was_scored_and_how(sheet_of):
+    text = " ".join(lead("U-Net", sheet_of({"a": 50.0, "b": 70.0})))
+    for part in (
+        "U-Net: synthetic CT of 2 cases",
+        "SynthRAD 2023",
+        "mask: beside the true image",
+        "MAE\u00a060.0 (14.1)\u00a0HU",
+        "[−1024, 3000] HU",
+        "best case is a (50.0\u00a0HU)",
+        "worst b (70.0\u00a0HU)",
+    ):
+        assert part in text
+    assert lead("U-Net", sheet_of({})) == ["No case of U-Net could be scored."]
+
+
+def test_cautions_follow_from_the_scores(sheet_of):
+    few = cautions([("one", sheet_of({"a": 1.0, "b": 2.0}))])
+    assert any("2 cases are few" in caution for caution in few)
+    assert any("not recorded" in caution for caution in few)
+    many = sheet_of({f"c{i}": 1.0 for i in range(10)}, simulated=True)
+    assert [caution.split(":")[0] for caution in cautions([("one", many)])] == ["The heads are simulated"]
+    known = sheet_of({f"c{i}": 1.0 for i in range(10)}, registration="rigid mutual information", unpredicted=("x",))
+    text = " ".join(cautions([("one", known)]))
+    assert "by rigid mutual information" in text and "had no prediction (x)" in text
+
+
+def test_cautions_on_several_methods(sheet_of):
+    failures = (CaseFailure(case="b", message="b: broken"),)
+    text = " ".join(cautions([("one", sheet_of({"a": 1.0, "b": 2.0})), ("two", sheet_of({"a": 1.0}, failures=failures))]))
+    assert "not scored on the same cases" in text
+    assert "two: one case could not be scored (b)" in text
+    assert "more than chance" in text

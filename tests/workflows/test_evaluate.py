@@ -1,0 +1,141 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transmodal.core.errors import CasesFailed, ConfigError
+from transmodal.core.files import read_json, write_json
+from transmodal.core.record import make_record
+from transmodal.core.volume import Grid, Volume
+from transmodal.evaluation.protocols import Tissues, tissue_protocol
+from transmodal.evaluation.results import read_scores
+from transmodal.imaging.grid import resample
+from transmodal.imaging.scan import read_scan, write_scan
+from transmodal.workflows.evaluate import evaluate
+
+
+@pytest.fixture
+def references(heads: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(heads, tmp_path / "references")
+
+
+@pytest.fixture
+def predictions(references: Path, tmp_path: Path) -> Path:
+    """CTs that are 10 HU too high in the first head, 20 in the second, and so on."""
+    folder = tmp_path / "predictions"
+    for number, path in enumerate(cases(references), start=1):
+        ct = read_scan(path / "ct.nii.gz", "ct")
+        write_scan(ct.with_array(ct.array + np.int16(10 * number)), folder / path.name / "sct.nii.gz")
+    return folder
+
+
+def cases(references: Path) -> list[Path]:
+    return sorted((references / "Task1" / "brain").iterdir())
+
+
+def test_scores_of_known_errors(predictions, references, tmp_path):
+    sheet = evaluate(predictions, references, tmp_path / "scores")
+    assert [case.scores["synthrad2023"].values["mae_hu"] for case in sheet.cases] == [10, 20, 30, 40]
+    assert [case.scores["tissue"].values["bias_bone_hu"] for case in sheet.cases] == [10, 20, 30, 40]
+    summary = sheet.summary["synthrad2023"]["mae_hu"]
+    assert (summary.mean, summary.median, summary.sd) == (25, 25, pytest.approx(np.std([10, 20, 30, 40], ddof=1)))
+    assert {case.mask_source for case in sheet.cases} == {"beside the true image"}
+    assert sheet.label == "predictions" and sheet.simulated is None
+
+
+def test_what_is_written_is_what_is_returned(predictions, references, tmp_path):
+    out = tmp_path / "scores"
+    sheet = evaluate(predictions, references, out, protocols=["synthrad2023", "synthrad2025"])
+    assert read_scores(out) == sheet
+    rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
+    assert [row["case"] for row in rows] == ["head0", "head1", "head2", "head3"]
+    assert float(rows[0]["synthrad2025.ms_ssim"]) == sheet.cases[0].scores["synthrad2025"].values["ms_ssim"]
+    record = read_json(out / "record.json")
+    assert record["command"] == "evaluate"
+    assert len(record["inputs"]) == 8
+    assert (out / sheet.cases[0].prediction).is_file() and not Path(sheet.cases[0].prediction).is_absolute()
+    assert (out / str(sheet.cases[0].source)).name == "mr.nii.gz"
+
+
+def test_a_bad_case_does_not_stop_the_others(predictions, references, tmp_path):
+    (predictions / "head1" / "sct.nii.gz").write_bytes(b"not a scan")
+    shutil.copytree(predictions / "head0", predictions / "stranger")
+    shutil.rmtree(predictions / "head3")
+    with pytest.raises(CasesFailed, match=r"(?s)2 of 4 .*stranger.*head1"):
+        evaluate(predictions, references, tmp_path / "scores")
+    sheet = read_scores(tmp_path / "scores")
+    assert [case.case for case in sheet.cases] == ["head0", "head2"]
+    assert [failure.case for failure in sheet.failures] == ["stranger", "head1"]
+    assert sheet.unpredicted == ("head3",)
+
+
+def test_another_grid_is_refused_unless_asked_for(predictions, references, tmp_path):
+    path = predictions / "head0" / "sct.nii.gz"
+    sct = read_scan(path, "ct")
+    affine = sct.affine.copy()
+    affine[:3, 3] += 1.0
+    write_scan(resample(sct, Grid(sct.shape, affine)), path)
+    with pytest.raises(CasesFailed, match=r"head0: .*different grids"):
+        evaluate(predictions, references, tmp_path / "refused")
+    sheet = evaluate(predictions, references, tmp_path / "resampled", resample=True)
+    assert [case.resampled for case in sheet.cases] == [True, False, False, False]
+
+
+def test_where_the_mask_comes_from(predictions, references, tmp_path):
+    for path in cases(references):
+        (tmp_path / "masks" / path.name).mkdir(parents=True)
+        shutil.move(path / "mask.nii.gz", tmp_path / "masks" / path.name)
+    computed = evaluate(predictions, references, tmp_path / "computed")
+    assert {case.mask_source for case in computed.cases} == {"head mask computed from the true CT"}
+    given = evaluate(predictions, references, tmp_path / "given", masks=tmp_path / "masks")
+    assert {case.mask_source for case in given.cases} == {"given"}
+    shutil.rmtree(tmp_path / "masks" / "head2")
+    with pytest.raises(CasesFailed, match="head2: --masks"):
+        evaluate(predictions, references, tmp_path / "missing", masks=tmp_path / "masks")
+
+
+def test_an_empty_mask_is_a_result_with_reasons(predictions, references, tmp_path):
+    path = cases(references)[0] / "mask.nii.gz"
+    mask = read_scan(path, "mask")
+    write_scan(mask.with_array(np.zeros(mask.shape, bool)), path)
+    sheet = evaluate(predictions, references, tmp_path / "scores")
+    assert sheet.cases[0].scores["synthrad2023"].reasons.keys() == {"mae_hu", "psnr_db", "ssim"}
+    assert sheet.summary["synthrad2023"]["mae_hu"].left_out == 1
+    assert next(csv.DictReader((tmp_path / "scores" / "scores.csv").read_text().splitlines()))["synthrad2023.mae_hu"] == ""
+
+
+def test_records_name_the_method_and_the_origin(predictions, references, tmp_path):
+    write_json(predictions / "record.json", make_record("synthesize", settings={"title": "U-Net", "model": "run"}).model_dump(mode="json"))
+    write_json(references / "record.json", make_record("simulate", seed=3).model_dump(mode="json"))
+    sheet = evaluate(predictions, references / "Task1" / "brain", tmp_path / "scores")
+    assert (sheet.label, sheet.simulated) == ("U-Net", True)
+    assert sheet.made_by is not None and sheet.made_by.command == "synthesize"
+
+
+def test_synthetic_mrs_have_their_own_protocol(references, tmp_path):
+    for path in cases(references):
+        write_scan(read_scan(path / "mr.nii.gz", "mr"), tmp_path / "predictions" / path.name / "smr.nii.gz")
+    sheet = evaluate(tmp_path / "predictions", references, tmp_path / "scores", direction="ct2mr")
+    assert [protocol.name for protocol in sheet.protocols] == ["mr"]
+    assert sheet.summary["mr"]["mae_grey"].mean == 0
+    with pytest.raises(ConfigError, match=r"synthrad2023.*direction"):
+        evaluate(tmp_path / "predictions", references, tmp_path / "scores", direction="ct2mr", protocols=["synthrad2023"])
+
+
+def test_a_protocol_made_for_the_purpose(predictions, references, tmp_path):
+    sheet = evaluate(predictions, references, tmp_path / "scores", protocols=[tissue_protocol(Tissues(bone_hu=2000))])
+    assert sheet.summary["tissue"]["dice_bone"].left_out == 4
+    assert sheet.cases[0].scores["tissue"].reasons["dice_bone"] == "neither image has bone inside the mask"
+
+
+def test_real_grids_far_from_canonical(shared_data, tmp_path):
+    """A left-handed or permuted file scores as its neighbour does."""
+    scan = read_scan(shared_data / "heads" / "t2_head.nii.gz", "mr")
+    ct = Volume(np.clip(scan.array, 0, 2000).astype(np.int16)[::3, ::3, ::3] - 1000, scan.affine @ np.diag([3, 3, 3, 1]), "ct")
+    write_scan(ct, tmp_path / "references" / "a" / "ct.nii.gz")
+    write_scan(ct.with_array(ct.array + np.int16(7)), tmp_path / "predictions" / "a" / "sct.nii.gz")
+    write_scan(ct.with_array(np.ones(ct.shape, bool), "mask"), tmp_path / "references" / "a" / "mask.nii.gz")
+    sheet = evaluate(tmp_path / "predictions", tmp_path / "references", tmp_path / "scores")
+    assert sheet.summary["synthrad2023"]["mae_hu"].mean == 7

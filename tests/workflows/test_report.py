@@ -1,0 +1,65 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transmodal.core.errors import DataError
+from transmodal.imaging.scan import read_scan, write_scan
+from transmodal.workflows.evaluate import evaluate
+from transmodal.workflows.report import report
+
+HOSTILE = "<script>x"
+
+
+@pytest.fixture(scope="module")
+def scores(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores of two methods beside the images that they are of; one case has a hostile name."""
+    folder = tmp_path_factory.mktemp("scored")
+    shutil.copytree(heads / "Task1" / "brain", folder / "references")
+    (folder / "references" / "head3").rename(folder / "references" / HOSTILE)
+    for name, error in (("good", 10), ("bad", 90)):
+        for number, path in enumerate(sorted((folder / "references").iterdir())):
+            ct = read_scan(path / "ct.nii.gz", "ct")
+            write_scan(ct.with_array(ct.array + np.int16(error + number)), folder / name / path.name / "sct.nii.gz")
+        evaluate(folder / name, folder / "references", folder / "scores" / name)
+    return folder / "scores"
+
+
+def make_run(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "metrics.csv").write_text("step,split,loss\n1,train,0.5\n2,train,0.4\n2,validation,0.45\n")
+    return folder
+
+
+def test_a_report_of_two_methods_and_a_run(scores, tmp_path):
+    out = tmp_path / "report.html"
+    report([scores / "good", scores / "bad", make_run(tmp_path / "my-run")], out)
+    text = out.read_text(encoding="utf-8")
+    assert out.stat().st_size < 5_000_000
+    assert text.count("data:image/png") == 6
+    assert "<title>Synthetic CT: good, bad</title>" in text
+    assert "Training: my-run" in text
+    assert HOSTILE not in text and "&lt;script&gt;x" in text
+
+
+def test_two_methods_of_one_name_are_told_apart(scores, tmp_path):
+    again = shutil.copytree(scores / "good", tmp_path / "again")
+    report([scores / "good", again], tmp_path / "report.html", title="Twice")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>Twice</title>" in text
+    assert "good (good)" in text and "good (again)" in text
+
+
+def test_images_that_are_gone_are_said_to_be(scores, tmp_path):
+    moved = shutil.copytree(scores / "good", tmp_path / "moved")
+    report([moved], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png" not in text
+    assert text.count("is not shown:") == 3
+
+
+def test_a_folder_of_neither_kind_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"scores.json.*metrics.csv"):
+        report([tmp_path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
