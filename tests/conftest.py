@@ -1,11 +1,16 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
+# Workers of pytest-xdist share the cores.
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
 # Every annotated call in the tests is checked, array shapes included.
-install_import_hook("transmodal", "beartype.beartype")
+install_import_hook("transmodal", "typechecker.check")
 
 from transmodal.core.volume import Volume  # noqa: E402
 from transmodal.imaging.preparation import Preparation  # noqa: E402

@@ -1,6 +1,7 @@
 """The command line. Each command is a thin skin over one workflow; whatever is heavy is imported when a command runs."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -276,10 +277,16 @@ def recipes(*, details: Flag = False, json: Flag = False) -> None:
     show_recipes(details=details, as_json=json)
 
 
-def main() -> None:
-    """Run the command line; a user's error is one message and its own exit code, never a traceback."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's error is one message and its own exit code, never a traceback.
+
+    Parameters
+    ----------
+    words : sequence of str, optional
+        The command and its arguments; by default those that the program was called with.
+    """
     try:
-        app()
+        app(sys.argv[1:] if words is None else words)
     except TransmodalError as error:
         print(f"transmodal: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -23,6 +23,7 @@ SHORT = ["train.steps=6", "train.batch_size=2", "train.validate_every=3", "train
 SCALED = {
     "baseline-constant": [],
     "baseline-threshold": [],
+    "unet2d-planes": [*SMALL_UNET, *SHORT],
     "unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "unet2d-quick": [*SMALL_UNET, *SHORT],
 }

@@ -67,7 +67,7 @@ def test_moments_take_the_layout_of_their_parameters():
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.randn(1, 4, 8, 8)).sum().backward()
     optimizer.step()
-    state = {k: v for k, v in optimizer.state_dict().items()}
+    state = dict(optimizer.state_dict())
     state["state"] = {k: {n: t.contiguous() for n, t in moments.items()} for k, moments in state["state"].items()}
     fresh = torch.optim.Adam(layer.parameters())
     load_optimizer(fresh, state)

@@ -32,7 +32,7 @@ class TrainingLog:
     def __init__(self, run: Path, total: int, start: int, quiet: bool) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._path = run / METRICS_NAME
+        self._path, self._quiet = run / METRICS_NAME, quiet
         self._rows = [row for row in read_metrics(self._path) if int(row["step"]) <= start]
         self._events = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1 if start else None)
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -54,11 +54,14 @@ class TrainingLog:
         self._bar.update(self._task, completed=step)
 
     def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Keep the metrics of a step; ``split`` is ``train`` or ``validation``."""
+        """Keep the metrics of a step; ``split`` is ``train``, or ``validation``, which is also printed."""
         self._rows.append({"step": str(step), "split": split, **{name: f"{value:.6g}" for name, value in metrics.items()}})
         for name, value in metrics.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
-        self._shown[split] = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        if split == "validation" and not self._quiet:
+            self._bar.console.print(f"step {step}: validation {shown}", markup=False, highlight=False)
+        self._shown[split] = shown
         self._bar.update(self._task, metrics=" | ".join(self._shown.values()))
 
     def flush(self) -> None:
@@ -70,10 +73,6 @@ class TrainingLog:
         writer.writerows(self._rows)
         write_text(self._path, text.getvalue())
         self._events.flush()
-
-    def say(self, message: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(message, markup=False, highlight=False)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

@@ -49,7 +49,7 @@ class Baseline(FittedMethod):
     def fit(self, dataset: Dataset, subjects: Sequence[str]) -> None:
         """Take the median target value of each class over all voxels of all subjects."""
         source, target = self.setting.source, self.setting.target
-        values: list[list[Float[np.ndarray, n]]] = [[] for _ in self._medians]
+        values: list[list[np.ndarray]] = [[] for _ in self._medians]
         for subject in subjects:
             inside = dataset.read_all(subject, f"{source}_mask") > 0
             labels = self._classify(dataset.read_all(subject, source)[inside].astype(np.float32))

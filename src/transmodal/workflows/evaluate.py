@@ -163,7 +163,8 @@ def _sheet(
         protocols=notes,
         cases=tuple(cases),
         failures=tuple(failures),
-        unpredicted=matching.unpredicted,
+        # Subjects that were left out on purpose are not missing.
+        unpredicted=matching.unpredicted if _setting(made_by, "part") in (None, "all") else (),
         summary=summarize_cases(notes, cases),
     )
 

@@ -56,7 +56,7 @@ def synthesize(
         raise ConfigError(f"--direction {direction}: the model {model} does {', '.join(method.directions)}")
     settings = {"direction": direction, "model": model.name, "weights": weights_hash(model), "title": read_run(model).recipe["title"]}
     if scan.is_dir():
-        return _synthesize_folder(method, scan, output, _wanted(model, part), settings)
+        return _synthesize_folder(method, scan, output, _wanted(model, part), settings, part)
     if not scan.is_file():
         raise FileError(f"{scan}: there is no such file or folder")
     strip_scan_suffix(output.name)
@@ -73,7 +73,9 @@ def _wanted(model: Path, part: Part) -> set[str] | None:
     return names
 
 
-def _synthesize_folder(method: Method, source: Path, output: Path, wanted: set[str] | None, settings: dict[str, Any]) -> list[Path]:
+def _synthesize_folder(
+    method: Method, source: Path, output: Path, wanted: set[str] | None, settings: dict[str, Any], part: Part
+) -> list[Path]:
     modality, name = source_of(settings["direction"]), OUTPUT_NAMES[settings["direction"]]
     cases = [case for case in find_subjects(source) if modality in case.files and (wanted is None or case.id in wanted)]
     if not cases:
@@ -86,7 +88,7 @@ def _synthesize_folder(method: Method, source: Path, output: Path, wanted: set[s
             done.append(target)
         except TransmodalError as error:
             failures.append(f"{case.id}: {error}")
-    record = make_record("synthesize", settings=settings)
+    record = make_record("synthesize", settings={**settings, "part": part})
     write_json(output / RECORD_NAME, record.model_dump(mode="json"))
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(cases)} scans could not be synthesized:\n" + "\n".join(failures))

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transmodal.core.errors import ConfigError
+from transmodal.data.sampling import View
+from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, predict_array
+from transmodal.imaging.intensity import IntensityMap, IntensityStatistics, WindowIntensity, ZScoreIntensity
+from transmodal.imaging.preparation import Preparation
+
+SOURCE = IntensityMap(shift=0, scale=1)
+
+
+def setting(view, prediction=None):
+    return Setting(
+        direction="mr2ct",
+        preparation=Preparation(),
+        intensity={"mr": ZScoreIntensity(), "ct": WindowIntensity(lower=-1024, upper=3071)},
+        target_statistics=IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16),
+        view=view,
+        prediction=prediction or Prediction(),
+    )
+
+
+class Center(nn.Module):
+    """Passes the middle channel on, and notes the shapes that it saw."""
+
+    stride = 8
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.shapes = []
+
+    def forward(self, image):
+        self.shapes.append(tuple(image.shape))
+        middle = image.shape[1] // 2
+        return image[:, middle : middle + 1]
+
+
+IMAGE = np.random.default_rng(0).normal(size=(21, 26, 19)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("view", "prediction"),
+    [
+        (View(size=(8, 8)), Prediction()),
+        (View(size=(8, 8), axes=(0, 1, 2)), Prediction()),
+        (View(size=(8, 8), axes=(1,), context=2), Prediction()),
+        (View(size=(8, 8), axes=(0, 2)), Prediction(patch=(16, 16), overlap=0.5)),
+        (View(size=(32, 32)), Prediction(patch=(32, 32), overlap=0.25)),
+        (View(size=(8, 8, 8)), Prediction()),
+        (View(size=(8, 8, 8)), Prediction(patch=(16, 8, 16), overlap=0.6)),
+    ],
+    ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "volume", "3D patches"],
+)
+def test_a_network_that_changes_nothing_gives_the_image_back(view, prediction):
+    result = predict_array(Center(), IMAGE, setting(view, prediction), SOURCE)
+    assert result.shape == IMAGE.shape
+    np.testing.assert_allclose(result, IMAGE, atol=1e-5)
+
+
+def test_neighbouring_slices_come_as_channels_with_background_beyond_the_ends():
+    class Last(Center):
+        def forward(self, image):
+            return image[:, -1:]
+
+    result = predict_array(Last(), IMAGE, setting(View(size=(8, 8), axes=(2,), context=1)), IntensityMap(shift=-3, scale=1))
+    np.testing.assert_array_equal(result[:, :, :-1], IMAGE[:, :, 1:])
+    np.testing.assert_array_equal(result[:, :, -1], 3)
+
+
+def test_only_a_few_slices_are_in_the_network_at_once():
+    network = Center()
+    predict_array(network, np.zeros((16, 16, 50), np.float32), setting(View(size=(8, 8))), SOURCE)
+    assert max(shape[0] for shape in network.shapes) == SLICES_AT_ONCE
+    assert sum(shape[0] for shape in network.shapes) == 50
+
+
+def test_overlapping_patches_favour_their_centres():
+    """A network that is wrong at the borders of its patch is nearly right after blending."""
+
+    class Border(Center):
+        def forward(self, image):
+            out = torch.ones_like(image)
+            out[:, :, 4:-4, 4:-4] = 0
+            return out
+
+    blended = predict_array(Border(), np.zeros((64, 64, 1), np.float32), setting(View(size=(32, 32)), Prediction(patch=(32, 32))), SOURCE)
+    assert blended[16:48, 16:48].mean() < 0.05
+
+
+def test_a_patch_of_the_wrong_dimension_is_refused():
+    with pytest.raises(ConfigError, match=r"predict\.patch"):
+        predict_array(Center(), IMAGE, setting(View(size=(8, 8)), Prediction(patch=(8, 8, 8))), SOURCE)

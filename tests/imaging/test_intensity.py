@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transmodal.core.errors import DataError
+from transmodal.core.volume import Volume
+from transmodal.imaging.intensity import IntensityMap, PercentileIntensity, WindowIntensity, ZScoreIntensity, measure
+
+
+def volumes(values, mask):
+    return Volume(np.array(values, np.float32).reshape(-1, 1, 1), np.eye(4), "mr"), Volume(
+        np.array(mask, bool).reshape(-1, 1, 1), np.eye(4), "mask"
+    )
+
+
+def test_statistics_are_those_inside_the_mask():
+    statistics = measure(*volumes([1, 2, 3, 6, 1000], [1, 1, 1, 1, 0]))
+    assert statistics.mean == 3
+    assert statistics.sd == pytest.approx(np.std([1, 2, 3, 6]))
+    assert statistics.percentile(50) == 2.5
+    assert (statistics.percentile(0), statistics.percentile(100)) == (1, 6)
+
+
+@pytest.mark.parametrize(("values", "mask", "message"), [([1, 2], [0, 0], "empty"), ([4, 4, 9], [1, 1, 0], "every voxel .* is 4")])
+def test_nothing_to_measure(values, mask, message):
+    with pytest.raises(DataError, match=message):
+        measure(*volumes(values, mask))
+
+
+@given(
+    values=st.lists(st.floats(-2000, 4000, width=32), min_size=1, max_size=20),
+    shift=st.floats(-1000, 1000),
+    scale=st.floats(1, 3000),
+    window=st.one_of(st.none(), st.tuples(st.floats(-1500, 0), st.floats(1, 3000))),
+)
+def test_inverse_undoes_forward_up_to_clipping(values, shift, scale, window):
+    lower, upper = window or (None, None)
+    there = IntensityMap(shift=shift, scale=scale, lower=lower, upper=upper)
+    array = np.array(values, np.float32)
+    expected = array if window is None else np.clip(array, *window)
+    np.testing.assert_allclose(there.inverse(there.forward(array)), expected, atol=2e-3)
+
+
+def test_a_window_goes_to_minus_one_and_one():
+    statistics = measure(*volumes([1, 2, 3], [1, 1, 1]))
+    window = WindowIntensity(lower=-1024, upper=3071).fit(statistics)
+    np.testing.assert_allclose(window.forward(np.array([-2000.0, -1024, 1023.5, 3071, 9000])), [-1, -1, 0, 1, 1])
+    with pytest.raises(ValueError, match="must be less than"):
+        WindowIntensity(lower=1, upper=1)
+
+
+def test_zscore_has_mean_zero_and_sd_one():
+    values = np.random.default_rng(0).normal(300, 40, 500)
+    scaled = ZScoreIntensity().fit(measure(*volumes(values, np.ones(500)))).forward(values)
+    assert scaled.mean() == pytest.approx(0, abs=1e-4)
+    assert scaled.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_percentiles_shrug_off_spikes():
+    values = np.concatenate([np.linspace(0, 100, 10001), [1e6]])
+    fitted = PercentileIntensity(lower=0.5, upper=99.5).fit(measure(*volumes(values, np.ones(values.size))))
+    np.testing.assert_allclose(fitted.forward(np.array([0.5, 50, 99.5, 1e6])), [-1, 0, 1, 1], atol=1e-3)
+    with pytest.raises(DataError, match="no contrast"):
+        PercentileIntensity().fit(measure(*volumes([0] * 999 + [1], np.ones(1000))))

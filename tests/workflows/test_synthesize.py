@@ -1,0 +1,84 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError
+from transmodal.core.files import sha256
+from transmodal.core.volume import Volume
+from transmodal.imaging.scan import read_scan, write_scan
+from transmodal.methods.recipe import load_recipe
+from transmodal.workflows.synthesize import synthesize
+from transmodal.workflows.train import train
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    recipe = load_recipe("baseline-threshold", ["train.steps=1", "train.batch_size=1", "train.test_fraction=0.5"])
+    return train(recipe, dataset, tmp_path_factory.mktemp("run") / "thresholds", quiet=True)
+
+
+def test_one_scan_to_one_file_in_any_format(run, heads, tmp_path):
+    scan = heads / "Task1" / "brain" / "head0" / "mr.nii.gz"
+    for name in ("sct.nii.gz", "sct.mha", "sct.nrrd"):
+        assert synthesize(scan, tmp_path / name, run) == [tmp_path / name]
+    one, two = (read_scan(tmp_path / name, "ct") for name in ("sct.nii.gz", "sct.mha"))
+    np.testing.assert_array_equal(one.array, two.array)
+    assert one.grid.matches(read_scan(scan, "mr").grid)
+    record = json.loads((tmp_path / "sct.json").read_text())
+    assert record["inputs"] == {"mr": sha256(scan)}
+    assert record["settings"]["weights"] == sha256(run / "weights.safetensors")
+
+
+def test_a_folder_keeps_its_subjects_and_done_cases_are_not_done_again(run, heads, tmp_path):
+    done = synthesize(heads, tmp_path, run)
+    assert [path.relative_to(tmp_path).as_posix() for path in done] == [f"head{k}/sct.nii.gz" for k in range(4)]
+    stamps = [path.stat().st_mtime_ns for path in done]
+    done[2].unlink()
+    assert synthesize(heads, tmp_path, run) == done
+    again = [path.stat().st_mtime_ns for path in done]
+    assert [a == b for a, b in zip(stamps, again, strict=True)] == [True, True, False, True]
+
+
+def test_only_the_subjects_of_a_part(run, heads, tmp_path):
+    assert len(synthesize(heads, tmp_path / "out", run, part="test")) == 2
+    without = shutil.copytree(run, tmp_path / "run")
+    description = json.loads((without / "run.json").read_text())
+    description["split"]["test"] = []
+    (without / "run.json").write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match=r"set train\.test_fraction"):
+        synthesize(heads, tmp_path / "out", without, part="test")
+
+
+def test_one_bad_case_of_several_is_listed_and_the_others_are_there(run, tmp_path):
+    good = np.zeros((30, 30, 30), np.float32)
+    good[5:25, 5:25, 5:25] = 100
+    affine = np.diag([6.0, 6.0, 6.0, 1.0])
+    rng = np.random.default_rng(0)
+    for name, array in {"a": good, "b": np.zeros_like(good), "c": good}.items():
+        noise = rng.normal(0, 5, array.shape).astype(np.float32) if array.any() else 0
+        write_scan(Volume(array + noise, affine, "mr"), tmp_path / "scans" / name / "mr.nii.gz")
+    with pytest.raises(CasesFailed, match=r"1 of 3 scans could not be synthesized:\nb: "):
+        synthesize(tmp_path / "scans", tmp_path / "out", run)
+    assert (tmp_path / "out" / "a" / "sct.nii.gz").is_file()
+    assert (tmp_path / "out" / "c" / "sct.nii.gz").is_file()
+    assert not (tmp_path / "out" / "b" / "sct.nii.gz").exists()
+
+
+def test_what_cannot_be_is_refused_before_any_work(run, heads, tmp_path):
+    scan = heads / "Task1" / "brain" / "head0" / "mr.nii.gz"
+    with pytest.raises(ConfigError, match="ct2mr"):
+        synthesize(scan, tmp_path / "smr.nii.gz", run, direction="ct2mr")
+    with pytest.raises(FileError, match="no such file or folder"):
+        synthesize(tmp_path / "absent.nii.gz", tmp_path / "sct.nii.gz", run)
+    with pytest.raises(FileError, match="jpg"):
+        synthesize(scan, tmp_path / "sct.jpg", run)
+    with pytest.raises(DataError, match="none of the subjects"):
+        (tmp_path / "cts" / "a").mkdir(parents=True)
+        os.link(scan, tmp_path / "cts" / "a" / "ct.nii.gz")
+        synthesize(tmp_path / "cts", tmp_path / "out", run)
+    with pytest.raises(FileError, match=r"run\.json"):
+        synthesize(scan, tmp_path / "sct.nii.gz", tmp_path)
+    assert not (tmp_path / "sct.nii.gz").exists()

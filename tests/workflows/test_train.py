@@ -1,0 +1,130 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from transmodal.core.errors import BusyError, CheckpointError, ConfigError, DataError, FileError
+from transmodal.core.files import LOCK_NAME, folder_lock
+from transmodal.data.manifest import Manifest, read_manifest, write_manifest
+from transmodal.engine.checkpoint import load_tree
+from transmodal.engine.train import WEIGHTS_NAME
+from transmodal.methods.recipe import load_recipe
+from transmodal.methods.runs import load_method, read_run
+from transmodal.workflows.train import train
+
+TINY = [
+    "method.network.channels=[4,4,8,8]",
+    "view.size=[32,32]",
+    "train.steps=40",
+    "train.batch_size=4",
+    "train.validate_every=10",
+    "train.validation_batches=1",
+    "train.validation_fraction=0.25",
+    "train.checkpoint_every=3",
+]
+
+
+def tiny(*more):
+    return load_recipe("unet2d-quick", [*TINY, *more])
+
+
+def command(dataset, run, *more):
+    settings = [word for assignment in TINY for word in ("--set", assignment)]
+    return [sys.executable, "-m", "transmodal.cli", "train", "unet2d-quick", str(dataset), str(run), *settings, *more]
+
+
+def assert_same_weights(one, two):
+    for file in (WEIGHTS_NAME, "checkpoints/step-00000040.safetensors"):
+        first, second = (load_tree(run / file) for run in (one, two))
+        first, second = (tree.get("networks", tree)["generator"] for tree in (first, second))
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            assert torch.equal(tensor, second[name]), (file, name)
+
+
+def test_a_training_killed_at_random_moments_ends_with_the_same_weights(dataset, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run(command(dataset, whole), check=True)
+    delays = random.Random(0)
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(command(dataset, parts, "--resume"))
+        while process.poll() is None and not list(parts.glob("checkpoints/*")):
+            time.sleep(0.02)
+        time.sleep(delays.uniform(0, 0.6))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills
+    assert (parts / LOCK_NAME).exists()
+    subprocess.run(command(dataset, parts, "--resume"), check=True)
+    assert_same_weights(whole, parts)
+    assert not list(parts.rglob("*partial*"))
+
+
+def test_a_signal_ends_with_the_documented_code_and_a_resumable_run(dataset, tmp_path):
+    process = subprocess.Popen(command(dataset, tmp_path / "run", "--set", "train.steps=100000"), stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("run/checkpoints/*")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.terminate()
+    _, message = process.communicate()
+    assert process.returncode == 130
+    assert "--resume" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "run" / LOCK_NAME).exists()
+
+
+def test_two_processes_train_the_same_network_on_halves_of_each_batch(dataset, tmp_path):
+    """Without batch norm the mean gradient of two halves is that of the whole batch, to rounding."""
+    same = ["--set", "method.network.norm=none", "--set", "train.steps=4", "--set", "train.precision=fp32"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for devices in ("1", "2"):
+        run = tmp_path / devices
+        subprocess.run(command(dataset, run, *same, "--devices", devices, "--accelerator", "cpu"), check=True, timeout=120, env=environment)
+    one, two = (load_tree(tmp_path / n / WEIGHTS_NAME)["generator"] for n in ("1", "2"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_is_not_overwritten(dataset, tmp_path):
+    train(tiny("train.steps=2"), dataset, tmp_path / "run", quiet=True)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(tiny("train.steps=2"), dataset, tmp_path / "run", quiet=True)
+    with pytest.raises(ConfigError, match="recipe is not what the run began with"):
+        train(tiny("train.steps=3"), dataset, tmp_path / "run", resume=True, quiet=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("")
+    with pytest.raises(FileError, match="neither empty nor a run"):
+        train(tiny(), dataset, tmp_path / "other", quiet=True)
+
+
+def test_a_second_process_is_refused(dataset, tmp_path):
+    with folder_lock(tmp_path / "run"), pytest.raises(BusyError, match=str(os.getpid())):
+        train(tiny(), dataset, tmp_path / "run", quiet=True)
+
+
+def test_no_subject_is_in_two_parts(dataset, tmp_path):
+    train(tiny("train.steps=1", "train.test_fraction=0.25"), dataset, tmp_path / "run", quiet=True)
+    split = read_run(tmp_path / "run").split
+    assert sorted(split.train + split.validation + split.test) == ["head0", "head1", "head2", "head3"]
+    assert len(split.test) == len(split.validation) == 1
+
+
+def test_subjects_without_a_pair_are_left_out_or_missed(dataset, tmp_path):
+    manifest = read_manifest(dataset)
+    lonely = [s.model_copy(update={"images": {k: v for k, v in s.images.items() if k.startswith("mr")}}) for s in manifest.subjects]
+    write_manifest(tmp_path, Manifest(preparation=manifest.preparation, subjects=tuple(lonely)))
+    with pytest.raises(DataError, match="no subject of the dataset has both"):
+        train(tiny(), tmp_path, tmp_path / "run", quiet=True)
+
+
+def test_a_run_without_weights_says_what_to_do(dataset, tmp_path):
+    train(tiny("train.steps=1"), dataset, tmp_path, quiet=True)
+    (tmp_path / WEIGHTS_NAME).unlink()
+    with pytest.raises(CheckpointError, match=r"has no weights\.safetensors yet"):
+        load_method(tmp_path, torch.device("cpu"))
