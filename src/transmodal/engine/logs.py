@@ -61,7 +61,7 @@ class TrainingLog:
         shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         if split == "validation" and not self._quiet:
             self._bar.console.print(f"step {step}: validation {shown}", markup=False, highlight=False)
-        self._shown[split] = shown
+        self._shown[split] = f"{split}: {shown}"
         self._bar.update(self._task, metrics=" | ".join(self._shown.values()))
 
     def flush(self) -> None:

@@ -25,7 +25,7 @@ from transmodal.core.errors import ConfigError, Interrupted, TrainingError
 from transmodal.core.files import write_json
 from transmodal.data.sampling import Batch, Sampler
 from transmodal.engine.checkpoint import load_latest, load_optimizer, load_weights, save_checkpoint, save_tree
-from transmodal.engine.hardware import Precision, keep_memory, optimize_layout, use_bf16
+from transmodal.engine.hardware import Precision, choose_device, keep_memory, optimize_layout, use_bf16
 from transmodal.engine.logs import TrainingLog
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -121,7 +121,7 @@ def make_fabric(settings: Training, devices: int | str = "auto", nodes: int = 1,
         ``auto``, ``cpu``, ``cuda`` ...
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    device = torch.device("cpu") if accelerator == "cpu" or not torch.accelerator.is_available() else torch.device("cuda")
+    device = choose_device("auto" if accelerator == "gpu" else accelerator)
     precision = "bf16-mixed" if use_bf16(settings.precision, device) else "32-true"
     if device.type == "cpu" and devices == "auto":
         devices = 1

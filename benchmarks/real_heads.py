@@ -1,0 +1,85 @@
+"""What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER].
+
+For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, and a picture. With ``--bone`` the first scan's
+synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall above thresholds in HU.
+"""
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+from transmodal.core.volume import Volume, require_same_grid
+from transmodal.engine.hardware import keep_memory
+from transmodal.evaluation.metrics import dice
+from transmodal.imaging.grid import canonical
+from transmodal.imaging.scan import read_scan, strip_scan_suffix, write_scan
+from transmodal.methods.runs import load_method
+
+matplotlib.use("Agg")
+THRESHOLDS_HU = (250, 350, 500)
+# Fractions of the field of view at which the slices are taken, two of each plane.
+PLACES = ((0.48, 0.62), (0.35, 0.55), (0.35, 0.6))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("scans", type=Path, nargs="+")
+    parser.add_argument("--bone", metavar="LABELS=NUMBER")
+    arguments = parser.parse_args()
+    keep_memory()
+    method = load_method(arguments.run, torch.device("cpu"))
+    for number, path in enumerate(arguments.scans):
+        scan = read_scan(path, "mr")
+        began = time.perf_counter()
+        result = method.synthesize(scan)
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        name = strip_scan_suffix(path.name)
+        write_scan(result, arguments.out / f"{name}_sct.nii.gz")
+        draw(scan, result, arguments.out / f"{name}.png")
+        print(f"{name}: {'x'.join(map(str, scan.shape))} voxels, {seconds:.1f} s, peak {peak:.2f} GiB")
+        if arguments.bone and number == 0:
+            compare(result, *arguments.bone.rsplit("=", 1))
+
+
+def compare(result: Volume, labels: str, number: str) -> None:
+    """Print how well bone above each threshold agrees with a label map."""
+    truth = read_scan(Path(labels), "labels")
+    require_same_grid(result.grid, truth.grid, "the synthetic CT", labels)
+    bone = truth.array == int(number)
+    for threshold in THRESHOLDS_HU:
+        found = result.array > threshold
+        both = np.count_nonzero(found & bone)
+        precision, recall = both / max(np.count_nonzero(found), 1), both / max(np.count_nonzero(bone), 1)
+        print(f"  > {threshold} HU: bone Dice {dice(found, bone):.3f}, precision {precision:.3f}, recall {recall:.3f}")
+
+
+def draw(scan: Volume, result: Volume, path: Path) -> None:
+    """Two slices of each plane: the MR above, the synthetic CT below, the patient's right on the left."""
+    from matplotlib.figure import Figure
+
+    mr, ct = canonical(scan), canonical(result)
+    top = np.percentile(mr.array[mr.array > mr.array.mean()], 98)
+    figure = Figure(figsize=(18, 6.4), facecolor="black", layout="constrained")
+    axes = figure.subplots(2, 6)
+    for row, (volume, limits) in enumerate(((mr, (0, top)), (ct, (-600, 1400)))):
+        for column in range(6):
+            axis, place = divmod(column, 2)
+            index = int(PLACES[axis][place] * volume.shape[axis])
+            plane = np.take(volume.array, index, axis).T[::-1, :: -1 if axis else 1]
+            across, up = (volume.spacing[k] for k in range(3) if k != axis)
+            axes[row, column].imshow(plane, cmap="gray", vmin=limits[0], vmax=limits[1], aspect=up / across)
+            axes[row, column].axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=72, facecolor="black")
+
+
+if __name__ == "__main__":
+    main()
