@@ -170,7 +170,7 @@ def _set_up(fabric: Fabric, method: LearnedMethod, settings: Training, run: Path
         method.networks[name] = fabric.setup_module(network)
     optimizations = method.optimizers()
     rates = {name: [group["lr"] for group in o.optimizer.param_groups] for name, o in optimizations.items()}
-    averages = {name: _floats(network) for name, network in bare.items()} if settings.ema else {}
+    averages = {name: _copies(_floats(network)) for name, network in bare.items()} if settings.ema else {}
     loop = _Loop(fabric, method, settings, run, bare, optimizations, rates, Progress(), averages)
     _resume(loop)
     return loop
@@ -225,8 +225,9 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
 
 
 def _log(loop: _Loop, log: TrainingLog) -> None:
-    """Record the means since the last time; stop if one is not a number."""
-    means = {name: torch.stack([metrics[name].float() for metrics in loop.pending]).mean() for name in loop.pending[0]}
+    """Record the means since the last time, of each metric over the steps that had it; stop if one is not a number."""
+    names = dict.fromkeys(name for metrics in loop.pending for name in metrics)
+    means = {name: torch.stack([metrics[name].float() for metrics in loop.pending if name in metrics]).mean() for name in names}
     loop.pending.clear()
     values = {name: float(loop.fabric.all_reduce(value)) for name, value in means.items()}  # pyright: ignore[reportArgumentType]
     bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -327,8 +328,12 @@ def _validation_batches(validation: Sampler, settings: Training) -> list[Batch]:
 
 
 def _floats(network: nn.Module) -> dict[str, Tensor]:
-    """The weights that can be averaged (a copy): all but counters."""
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    """The weights that can be averaged: all but counters."""
+    return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 class _averaged:
@@ -339,7 +344,7 @@ class _averaged:
         self._own: dict[str, dict[str, Tensor]] = {}
 
     def __enter__(self) -> None:
-        self._own = {name: _floats(self._loop.bare[name]) for name in self._loop.averages}
+        self._own = {name: _copies(_floats(self._loop.bare[name])) for name in self._loop.averages}
         self._put(self._loop.averages)
 
     def __exit__(self, *_: object) -> None:
@@ -348,9 +353,8 @@ class _averaged:
     @torch.no_grad()
     def _put(self, weights: Mapping[str, dict[str, Tensor]]) -> None:
         for name, tensors in weights.items():
-            for key, tensor in self._loop.bare[name].state_dict().items():
-                if key in tensors:
-                    tensor.copy_(tensors[key])
+            for key, tensor in _floats(self._loop.bare[name]).items():
+                tensor.copy_(tensors[key])
 
 
 class _Stop:
