@@ -13,6 +13,13 @@ from transmodal.imaging.dicom_read import read_series
 from transmodal.imaging.dicom_write import NOT_DIAGNOSTIC, write_series
 
 SHAPE = (7, 6, 5)
+PATIENT = ["PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientPosition"]
+STUDY = ["StudyInstanceUID", "StudyID", "StudyDate", "AccessionNumber", "ReferringPhysicianName"]
+COPIED = PATIENT + STUDY
+PLACES = ["FrameOfReferenceUID", "PositionReferenceIndicator", "BodyPartExamined", "ImagePositionPatient", "ImageOrientationPatient"]
+PLACES += ["PixelSpacing", "SliceThickness"]
+# What makes planning systems refuse an import when it is absent or empty.
+NEVER_EMPTY = ["StudyID", "ReferringPhysicianName", "PositionReferenceIndicator", "SeriesNumber", "KVP", "PatientName", "PatientID"]
 MODEL = "0123456789abcdef" * 4
 
 
@@ -47,11 +54,9 @@ def test_what_is_written_is_read_back(mr, array, tmp_path):
 def test_identity_is_copied_and_the_series_is_new(mr, tmp_path):
     sources = {tuple(ds.ImagePositionPatient): ds for ds in images(tmp_path / "mr")}
     made = images(write(mr.volume.with_array(mr.volume.array, "ct"), mr, tmp_path / "sct"))
-    copied = "PatientName PatientID PatientBirthDate PatientSex StudyInstanceUID StudyID StudyDate AccessionNumber ReferringPhysicianName"
-    places = "FrameOfReferenceUID PositionReferenceIndicator PatientPosition BodyPartExamined ImagePositionPatient"
     for ds in made:
         source = sources[tuple(ds.ImagePositionPatient)]
-        for keyword in f"{copied} {places} ImageOrientationPatient PixelSpacing SliceThickness".split():
+        for keyword in COPIED + PLACES:
             assert ds[keyword].value == source[keyword].value, keyword
         (item,) = ds.SourceImageSequence
         assert (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) == (source.SOPClassUID, source.SOPInstanceUID)
@@ -89,38 +94,11 @@ def test_the_attributes_of_a_synthetic_ct(mr, tmp_path):
 
 
 def test_what_the_source_does_not_say_is_never_empty(array, tmp_path):
-    gone = [
-        "PatientName",
-        "PatientID",
-        "PatientBirthDate",
-        "PatientSex",
-        "StudyID",
-        "StudyDate",
-        "AccessionNumber",
-        "ReferringPhysicianName",
-        "PatientPosition",
-        "PositionReferenceIndicator",
-        "FrameOfReferenceUID",
-        "BodyPartExamined",
-        "SeriesNumber",
-        "SliceThickness",
-        "StudyInstanceUID",
-    ]
+    gone = [*COPIED, "PositionReferenceIndicator", "FrameOfReferenceUID", "BodyPartExamined", "SeriesNumber", "SliceThickness"]
     folder = write_slices(tmp_path / "mr", array, modality="MR", edit=lambda ds, k: [delattr(ds, word) for word in gone])
     mr = read_series(folder, "mr")
     made = images(write(mr.volume.with_array(array, "ct"), mr, tmp_path / "sct"))
-    needed = [
-        "StudyID",
-        "ReferringPhysicianName",
-        "PositionReferenceIndicator",
-        "SeriesNumber",
-        "KVP",
-        "PatientName",
-        "PatientID",
-        "FrameOfReferenceUID",
-        "SliceThickness",
-        "StudyInstanceUID",
-    ]
+    needed = [*NEVER_EMPTY, "StudyInstanceUID", "FrameOfReferenceUID", "SliceThickness"]
     assert [word for ds in made for word in needed if ds[word].value in (None, "")] == []
     assert len({(ds.FrameOfReferenceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID) for ds in made}) == 1
 

@@ -208,8 +208,10 @@ def _parse(stream: BinaryIO, path: Path, *, to_pixels: bool = False) -> tuple["D
 
 def _require_whole(dataset: "Dataset", path: Path) -> None:
     """The parser takes what is there of a last value that is cut short."""
+    from pydicom.dataelem import RawDataElement
+
     last = dataset.get_item(max(dataset.keys(), default=0)) if len(dataset) else None
-    if isinstance(last, tuple) and last.length != _UNDEFINED and len(last.value or b"") < last.length:
+    if isinstance(last, RawDataElement) and last.length != _UNDEFINED and len(last.value or b"") < last.length:
         raise FileError(f"{path}: truncated in the element {last.tag}; copy or export it again")
 
 
