@@ -124,10 +124,8 @@ def read_pixels(file: DicomFile) -> Shaped[np.ndarray, "frames rows columns"]:
     Raises
     ------
     FileError
-        If they are absent, truncated or damaged, or no decoder for their compression is installed.
+        If they are truncated or damaged, or no decoder for their compression is installed.
     """
-    if not file.has_pixels:
-        raise FileError(f"{file.path}: holds a header without pixel data; export the images themselves")
     with faults(file.path), file.path.open("rb") as stream:
         dataset, _ = _parse(stream, file.path)
         array = dataset.pixel_array
@@ -155,9 +153,10 @@ def require_pixels_fit(file: DicomFile) -> tuple[int, int, int]:
     bits = header.get("BitsAllocated")
     if bits not in (8, 16, 32):
         raise FileError(f"{path}: BitsAllocated {bits!r}; a scan has 8, 16 or 32 bits a pixel")
+    if not file.has_pixels:
+        raise FileError(f"{path}: a header without pixel data; export the images themselves")
     shape = int(frames), int(rows), int(columns)
-    if file.has_pixels:
-        require_size(path, shape, bits // 8, compressed=file.syntax not in (_IMPLICIT, _EXPLICIT))
+    require_size(path, shape, bits // 8, compressed=file.syntax not in (_IMPLICIT, _EXPLICIT))
     return shape
 
 
