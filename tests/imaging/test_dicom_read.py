@@ -114,6 +114,26 @@ def test_lossless_compression(tmp_path, syntax):
     np.testing.assert_array_equal(read_series(folder, "ct").volume.array, array)
 
 
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless], ids=lambda syntax: syntax.name)
+def test_compressed_data_that_would_unpack_to_more_than_the_header_says(tmp_path, syntax):
+    array = np.zeros((40, 36, 3), np.int16)
+    folder = write_slices(tmp_path, array, edit=lambda ds, k: ds.compress(syntax, generate_instance_uid=False))
+    for path in folder.glob("*.dcm"):
+        header, mark, stream = path.read_bytes().partition(b"\xe0\x7f\x10\x00")
+        layout, size = (">2I", (40, 36)) if syntax == JPEG2000Lossless else (">2H", (36, 40))
+        path.write_bytes(header + mark + stream.replace(struct.pack(layout, *size), struct.pack(layout, 65000, 65000), 1))
+    with pytest.raises(FileError, match=r"the compressed image has \(65000, 65000\) rows and columns"):
+        read_series(folder, "ct")
+
+
+def test_a_compression_without_a_decoder_names_one(array, tmp_path):
+    folder = write_slices(tmp_path, array, edit=lambda ds, k: ds.compress(JPEGLSLossless, generate_instance_uid=False))
+    for path in folder.glob("*.dcm"):
+        path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.4.70"))
+    with pytest.raises(FileError, match=r"install a decoder .pip install python-gdcm., or decompress the files with"):
+        read_series(folder, "ct")
+
+
 def rewritten(folder: Path, syntax) -> Path:
     for path in folder.glob("*.dcm"):
         ds = pydicom.dcmread(path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -40,9 +41,12 @@ _LOSSLESS = {
     "1.2.840.10008.1.2.4.202",
     "1.2.840.10008.1.2.5",
 }
+# Markers that open the header of a frame: SOF0 to SOF15 without DHT, JPG and DAC, and SOF55 of JPEG-LS.
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 # JPEG 2000 and HTJ2K may be lossless under these too; the attribute LossyImageCompression then says so.
 _EITHER = {"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"}
 _LOSSY = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"}
+_CODESTREAMS = (_LOSSLESS - {"1.2.840.10008.1.2.5"}) | _EITHER | _LOSSY
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ def read_pixels(file: DicomFile) -> Shaped[np.ndarray, "frames rows columns"]:
     """
     with faults(file.path), file.path.open("rb") as stream:
         dataset, _ = _parse(stream, file.path)
+        if file.syntax in _CODESTREAMS:
+            _require_codestreams(dataset, file.path)
         array = dataset.pixel_array
     return array if array.ndim == 3 else array[None]
 
@@ -158,6 +164,28 @@ def require_pixels_fit(file: DicomFile) -> tuple[int, int, int]:
     shape = int(frames), int(rows), int(columns)
     require_size(path, shape, bits // 8, compressed=file.syntax not in (_IMPLICIT, _EXPLICIT))
     return shape
+
+
+def _require_codestreams(dataset: "Dataset", path: Path) -> None:
+    """A decoder makes room for what the compressed data say, not for what the header does."""
+    from pydicom.encaps import generate_frames
+
+    expected = dataset.Rows, dataset.Columns
+    for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+        if (size := _codestream_size(frame)) != expected:
+            raise FileError(f"{path}: the compressed image has {size} rows and columns, and the header says {expected}; it is damaged")
+
+
+def _codestream_size(frame: bytes) -> tuple[int, int]:
+    """Rows and columns by the SIZ segment of JPEG 2000 (ISO 15444-1 A.5.1), or the frame header of JPEG (ISO 10918-1 B.2.2) and JPEG-LS."""
+    at = frame.find(b"\xff\x4f\xff\x51")
+    if at >= 0:
+        right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
+        return bottom - top, right - left
+    at = 2
+    while frame[at + 1] not in _FRAME_HEADERS:
+        at += 2 + struct.unpack_from(">H", frame, at + 2)[0]
+    return struct.unpack_from(">2H", frame, at + 5)
 
 
 @contextlib.contextmanager
