@@ -61,7 +61,7 @@ def write_slices(folder: Path, array: np.ndarray, positions: np.ndarray | None =
     for k in range(array.shape[2]):
         ds = image(array[:, :, k].T, positions[k], k, **attributes)
         if edit is None or edit(ds, k) is not False:
-            ds.save_as(folder / f"{(7 * k) % 101:03d}.dcm", enforce_file_format=True)
+            ds.save_as(folder / f"{(7 * k) % 1009:04d}.dcm", enforce_file_format=True)
     return folder
 
 

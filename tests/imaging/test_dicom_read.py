@@ -29,6 +29,8 @@ from transmodal.core.errors import ConfigError, DataError, FileError, GeometryEr
 from transmodal.imaging.dicom_geometry import irregularity, stack
 from transmodal.imaging.dicom_planes import planes_of
 from transmodal.imaging.dicom_read import find_series, read_series
+from transmodal.imaging.grid import canonical
+from transmodal.imaging.scan import read_scan
 
 SHAPE = (7, 6, 5)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -260,7 +262,7 @@ def test_retired_and_unknown_syntaxes(array, tmp_path, syntax):
 
 def test_a_nan_in_a_position(array, tmp_path):
     folder = write_slices(tmp_path, array)
-    path = folder / "000.dcm"
+    path = folder / "0000.dcm"
     path.write_bytes(path.read_bytes().replace(b"-10\\-20\\5", b"nan\\-20\\5"))
     with pytest.raises(GeometryError, match="ImagePositionPatient"):
         read_series(folder, "ct")
@@ -269,9 +271,9 @@ def test_a_nan_in_a_position(array, tmp_path):
 @pytest.mark.parametrize("cut", [1, 60, 400, 1000])
 def test_truncated_anywhere(array, tmp_path, cut):
     folder = write_slices(tmp_path, array)
-    path = folder / "014.dcm"
+    path = folder / "0014.dcm"
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises((FileError, GeometryError, DataError), match=r"014\.dcm"):
+    with pytest.raises((FileError, GeometryError, DataError), match=r"0014\.dcm"):
         read_series(folder, "ct")
 
 
@@ -280,7 +282,7 @@ def test_truncated_anywhere(array, tmp_path, cut):
 def test_no_damage_makes_a_traceback(data, tmp_path_factory):
     """Whatever bytes are changed, a scan is read or refused."""
     folder = write_slices(tmp_path_factory.mktemp("series"), np.zeros((3, 3, 3), np.int16))
-    path = folder / "007.dcm"
+    path = folder / "0007.dcm"
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -304,7 +306,7 @@ def test_a_deflate_bomb_is_not_inflated(array, tmp_path):
 
 
 def test_sequences_nested_thousands_deep(array, tmp_path):
-    path = write_slices(tmp_path, array) / "000.dcm"
+    path = write_slices(tmp_path, array) / "0000.dcm"
     data = path.read_bytes()
     sequence = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     at = data.index(b"\x10\x00\x10\x00PN")
@@ -490,8 +492,25 @@ def test_a_real_ct_with_a_tilted_gantry_is_refused_and_right_when_forced(shared_
     assert max(shift_mm(scan.volume, plane) for plane in scan.planes[::5]) < 0.488
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_real_head_is_the_same_by_dicom_in_any_cut(shared_data, tmp_path, axis):
+    """So that whatever is computed from it is the same too."""
+    head = read_scan(shared_data / "heads" / "t1_head.nii.gz", "mr")
+    order = [(1, 2, 0), (0, 2, 1), (0, 1, 2)][axis]
+    array = head.array.transpose(order).astype(np.int16)
+    along = LPS_TO_RAS @ head.affine[:3, :3][:, order]
+    start = LPS_TO_RAS @ head.affine[:3, 3]
+    positions = start + np.arange(array.shape[2])[:, None] * along[:, 2]
+    spacing = np.linalg.norm(along, axis=0)
+    cosines = (along[:, :2] / spacing[:2]).T.ravel().tolist()
+    write_slices(tmp_path, array, positions, modality="MR", ImageOrientationPatient=cosines, PixelSpacing=list(spacing[1::-1]))
+    found, expected = canonical(read_series(tmp_path, "mr").volume), canonical(head)
+    assert found.grid.matches(expected.grid)
+    np.testing.assert_array_equal(found.array, expected.array)
+
+
 def test_a_copy_of_the_same_image_is_named(array, tmp_path):
     folder = write_slices(tmp_path, array)
-    shutil.copy(folder / "000.dcm", folder / "copy.dcm")
-    with pytest.raises(GeometryError, match=r"000\.dcm and .*copy\.dcm .*keep one of each"):
+    shutil.copy(folder / "0000.dcm", folder / "copy.dcm")
+    with pytest.raises(GeometryError, match=r"0000\.dcm and .*copy\.dcm .*keep one of each"):
         read_series(folder, "ct")

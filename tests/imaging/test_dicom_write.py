@@ -103,6 +103,17 @@ def test_what_the_source_does_not_say_is_never_empty(array, tmp_path):
     assert len({(ds.FrameOfReferenceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID) for ds in made}) == 1
 
 
+def test_attributes_that_cannot_be_read_are_left_out(array, tmp_path):
+    folder = write_slices(tmp_path / "mr", array, modality="MR", PatientWeight="77.777", PatientAge="012Y", SeriesNumber="123456")
+    for path in folder.iterdir():
+        bent = path.read_bytes().replace(b"77.777", b"heavy!").replace(b"012Y", b"old?").replace(b"Doe^Jo", b"D\xffe^Jo")
+        path.write_bytes(bent.replace(b"ISO_IR 100", b"ISO_IR 999"))
+    mr = read_series(folder, "mr")
+    made = images(write(mr.volume.with_array(array, "ct"), mr, tmp_path / "sct"))
+    assert all("PatientWeight" not in ds and str(ds.PatientName).startswith("D") for ds in made)
+    assert made[0].SeriesNumber == 124456
+
+
 @settings(max_examples=20, deadline=None)
 @given(name=st.text(st.characters(exclude_categories=["C"], exclude_characters="\\^="), max_size=20))
 def test_no_name_becomes_a_path_and_every_name_comes_back(name, tmp_path_factory):

@@ -4,6 +4,7 @@ The attributes are those of the CT Image and MR Image objects of DICOM PS3.3 (A.
 refuse an import.
 """
 
+import contextlib
 import datetime
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtyping import Int16, UInt16
 from transmodal.core.errors import DataError, GeometryError
 from transmodal.core.files import atomic_folder
 from transmodal.core.volume import Array3D, Grid, Modality, Volume
+from transmodal.imaging.dicom_files import faults
 from transmodal.imaging.dicom_planes import Plane
 from transmodal.imaging.dicom_read import DicomScan
 
@@ -53,6 +55,9 @@ _COPIED = (
     "PatientPosition",
     "BodyPartExamined",
     "SliceThickness",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
 )
 # Attributes that must be present, though the standard lets them be empty.
 _PRESENT = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "PatientPosition", "SliceThickness")
@@ -82,8 +87,6 @@ _MR = {
     "EchoTrainLength": "",
     "PixelRepresentation": 0,
 }
-
-
 _PIXEL_FORMAT = {
     "SamplesPerPixel": 1,
     "PhotometricInterpretation": "MONOCHROME2",
@@ -131,8 +134,9 @@ def write_series(volume: Volume, reference: DicomScan, out: Path, *, description
     if not volume.grid.matches(reference.volume.grid):
         raise GeometryError(f"{out}: the volume is not on the grid of its reference; resample it first")
     pixels = _pixels(volume.require_finite(str(out)))
-    common = _common(volume.modality, reference, description, software, model_hash)
-    sources = [_reference(plane) for plane in reference.planes]
+    with faults(reference.planes[0].file.path):
+        common = _common(volume.modality, reference, description, software, model_hash)
+        sources = [_reference(plane) for plane in reference.planes]
     with atomic_folder(out) as folder:
         for k in range(volume.shape[2]):
             # An interpolated slice has no one source, so it names them all.
@@ -158,12 +162,12 @@ def _common(modality: Modality, reference: DicomScan, description: str, software
     """Build the attributes that all images of the series share."""
     from pydicom.uid import generate_uid
 
-    now = datetime.datetime.now()
+    now, number = datetime.datetime.now(), reference.series.number
     common = _copy(reference.planes[0])
     common.SOPClassUID = _SOP_CLASS[modality]
     common.Modality = modality.upper()
     common.SeriesInstanceUID = generate_uid(prefix=None)
-    common.SeriesNumber = _SERIES_NUMBER_OFFSET + int(reference.series.number or 0)
+    common.SeriesNumber = _SERIES_NUMBER_OFFSET + (int(number) if number.isdecimal() else 0)
     common.SeriesDescription = f"{description[: 64 - len(NOT_DIAGNOSTIC) - 3]} - {NOT_DIAGNOSTIC}"
     common.ImageComments = f"{NOT_DIAGNOSTIC}. Synthetic {modality.upper()}, computed from another scan, not acquired."
     common.DerivationDescription = f"Synthetic {modality.upper()} by {software}, model {model_hash}"
@@ -189,9 +193,10 @@ def _copy(plane: Plane) -> "Dataset":
     copied = Dataset()
     copied.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds every name, whatever the source was written in
     for keyword in _COPIED:
-        value = plane.get(keyword, "PixelMeasuresSequence")
-        if value not in (None, ""):
-            setattr(copied, keyword, value)
+        with contextlib.suppress(ValueError, TypeError):  # a weight that is no number is no reason to lose the result
+            value = plane.get(keyword, "PixelMeasuresSequence")
+            if value not in (None, ""):
+                setattr(copied, keyword, value)
     defaults = {
         **dict.fromkeys(_PRESENT, ""),
         **_NEVER_EMPTY,
