@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from scipy.spatial.transform import Rotation
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 Edit = Callable[[Dataset, int], object]
@@ -100,3 +102,18 @@ def _frame(position: np.ndarray, k: int) -> Dataset:
     transformation.RescaleSlope, transformation.RescaleIntercept, transformation.RescaleType = str(k + 1), "10", "US"
     frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [place], [transformation]
     return frame
+
+
+def rewritten(folder: Path, syntax: UID) -> Path:
+    """Write the files of a folder again in another uncompressed transfer syntax."""
+    for path in folder.glob("*.dcm"):
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = syntax
+        pydicom.dcmwrite(path, ds, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    return folder
+
+
+def rotated(seed: int) -> tuple[float, ...]:
+    """Cosines of slices that lie anyhow, to the digits of a header."""
+    cosines = Rotation.random(random_state=seed).as_matrix()[:, :2].T.ravel()
+    return tuple(float(f"{v:.8g}") for v in cosines)
