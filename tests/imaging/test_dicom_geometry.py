@@ -47,9 +47,8 @@ def test_a_ramp_in_space_stays_that_ramp_whatever_the_tilt_and_the_gaps(seed, tm
     scan = read_series(folder, "ct", force_geometry=True)
     inside = scan.volume.array > -1000
     world = scan.volume.grid.to_world(np.argwhere(inside).astype(float)) @ LPS_TO_RAS
-    error = np.abs(scan.volume.array[inside] - world @ gradient)
-    # Where only one of two neighbouring slices reaches, the other one counts as air; those voxels are the minority.
-    assert np.median(error) < 0.01
+    assert inside.mean() > 0.2
+    assert np.abs(scan.volume.array[inside] - world @ gradient).max() < 0.01
     assert scan.regularized == (irregularity(scan.series.stack) is not None)
     assert "resampled onto a regular grid" in scan.series.note
 

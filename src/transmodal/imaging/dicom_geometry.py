@@ -17,6 +17,8 @@ from transmodal.imaging.dicom_planes import Plane
 # How far a slice may be from its place in a regular grid: positions are often rounded to a tenth of a millimetre.
 POSITION_TOLERANCE_MM = 0.1
 _SAME_PLACE_MM = 0.01
+# Where a height is that of a slice, rounding leaves less than this to its neighbour.
+_LEAST_SHARE = 1e-6
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -154,25 +156,31 @@ def regularize(stack: Stack, array: Array3D, grid: Grid, fill: float) -> Float[n
     grid : Grid
         From `regular_grid`.
     fill : float
-        The value outside the slices.
+        The value where not both slices reach, so that every other value is one that was measured or lies between two.
     """
     heights = stack.offsets[:, 2]
     # The grid starts at the least offset in the plane, so that every slice begins at or after its first voxel.
     starts = (stack.offsets[:, :2] - stack.offsets[:, :2].min(axis=0)) / stack.pixel_mm
     result = np.empty(grid.shape, dtype=np.float32)
     for k in range(grid.shape[2]):
-        height = k * grid.spacing[2]
-        below = min(int(np.searchsorted(heights, height, side="right")) - 1, len(heights) - 2)
-        weight = (height - heights[below]) / (heights[below + 1] - heights[below])
-        slices = [_place(array[:, :, below + n], starts[below + n], grid.shape[:2], fill) for n in (0, 1)]
-        result[:, :, k] = (1 - weight) * slices[0] + weight * slices[1]
+        shares = _shares(heights, k * grid.spacing[2])
+        placed = [share * _place(array[:, :, n], starts[n], grid.shape[:2]) for n, share in shares.items()]
+        result[:, :, k] = np.nan_to_num(sum(placed), nan=fill)
     return result
 
 
-def _place(image: Float[np.ndarray, "x y"], start: Float[np.ndarray, "2"], shape: tuple[int, int], fill: float) -> Float[np.ndarray, "u v"]:
-    """Put a slice into a larger plane at a fractional offset in pixels."""
+def _shares(heights: Float[np.ndarray, " n"], height: float) -> dict[int, float]:
+    """Which slices a height lies between, and how much each counts."""
+    below = min(int(np.searchsorted(heights, height, side="right")) - 1, len(heights) - 2)
+    above = (height - heights[below]) / (heights[below + 1] - heights[below])
+    shares = {below: 1 - above, below + 1: above}
+    return {n: float(share) for n, share in shares.items() if share > _LEAST_SHARE}
+
+
+def _place(image: Float[np.ndarray, "x y"], start: Float[np.ndarray, "2"], shape: tuple[int, int]) -> Float[np.ndarray, "u v"]:
+    """Put a slice into a larger plane at a fractional offset in pixels, with NaN around it."""
     from scipy.ndimage import affine_transform
 
     to_image = np.eye(3)
     to_image[:2, 2] = -start
-    return affine_transform(image, to_image, output_shape=shape, order=1, cval=fill, mode="constant")
+    return affine_transform(image, to_image, output_shape=shape, order=1, cval=np.nan, mode="constant")
