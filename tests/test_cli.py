@@ -11,7 +11,7 @@ from transmodal.methods.recipe import recipe_names
 COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "evaluate", "report", "recipes"]
 
 # What takes a second or more to import, and so must wait until a command runs.
-HEAVY = ("torch", "lightning_fabric", "monai", "SimpleITK", "nibabel", "scipy", "skimage", "matplotlib", "zarr", "pydantic")
+HEAVY = ("torch", "lightning_fabric", "monai", "SimpleITK", "nibabel", "scipy", "skimage", "matplotlib", "zarr", "pydantic", "pydicom")
 
 
 def call(*words):

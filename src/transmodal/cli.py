@@ -179,15 +179,17 @@ def synthesize(
     direction: Literal["mr2ct", "ct2mr"] | None = None,
     part: Literal["all", "train", "validation", "test"] = "all",
     device: str = "auto",
+    series: str | None = None,
+    force_geometry: Flag = False,
 ) -> None:
     """Make the other modality of a scan, or of every subject of a folder, on the scan's own grid.
 
     Parameters
     ----------
     scan
-        A scan, or a folder in SynthRAD layout.
+        A scan, a folder in SynthRAD layout, or a folder of DICOM files.
     output
-        A scan file such as sct.nii.gz, or for a folder the folder to write.
+        A scan file such as sct.nii.gz, or for a folder the folder to write. From DICOM, a folder takes the result as a series.
     model
         A run.
     direction
@@ -196,10 +198,15 @@ def synthesize(
         Of a folder, only the subjects in this part of the run's split.
     device
         auto, cpu, cuda ...
+    series
+        Of DICOM, the number or UID of the series, where several would do.
+    force_geometry
+        Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
     """
     from transmodal.workflows.synthesize import synthesize as run
 
-    written = run(scan, output, model, direction=direction, part=part, device=device)
+    choices = {"series": series, "force_geometry": force_geometry}
+    written = run(scan, output, model, direction=direction, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from transmodal.core.errors import BusyError, FileError
-from transmodal.core.files import LOCK_NAME, PARTIAL_SUFFIX, atomic_path, folder_lock, read_json, write_json, write_text
+from transmodal.core.files import LOCK_NAME, PARTIAL_SUFFIX, atomic_folder, atomic_path, folder_lock, read_json, write_json, write_text
 
 
 def test_an_exception_leaves_the_old_file(tmp_path):
@@ -101,3 +101,38 @@ def test_json_round_trip_and_faults(tmp_path):
         read_json(tmp_path / "b.json")
     with pytest.raises(FileError, match="no such file"):
         read_json(tmp_path / "c.json")
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    target = tmp_path / "a" / "series"
+    with pytest.raises(RuntimeError), atomic_folder(target) as temporary:
+        (temporary / "1").write_text("half")
+        raise RuntimeError
+    assert list(target.parent.iterdir()) == []
+    with atomic_folder(target) as temporary:
+        (temporary / "1").write_text("whole")
+        assert not target.exists()
+    assert (target / "1").read_text() == "whole"
+    assert target.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def test_a_folder_takes_no_ones_place(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("file", "full"):
+        with pytest.raises(FileError, match="there is something already"), atomic_folder(tmp_path / name):
+            pass
+    with atomic_folder(tmp_path / "empty") as temporary:
+        (temporary / "1").touch()
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["1"]
+
+
+def test_what_a_killed_writer_of_a_folder_left_is_swept(tmp_path):
+    stale = tmp_path / f".4194999{PARTIAL_SUFFIX}.series.abc"
+    stale.mkdir()
+    (stale / "1").touch()
+    with atomic_folder(tmp_path / "series") as temporary:
+        (temporary / "1").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["series"]

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +50,40 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_new_folder(target: Path) -> None:
+    """Raise `FileError` unless there is nothing at `target`, or an empty folder."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileError(f"{target}: there is something already; name a new folder, or remove that one")
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` that takes its place, with the files put into it, when the block ends well.
+
+    Raises
+    ------
+    FileError
+        If there is something at `target` already, other than an empty folder, or the disk cannot be written.
+    """
+    require_new_folder(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep_partials(target.parent, target.name)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{os.getpid()}{PARTIAL_SUFFIX}.{target.name[:60]}."))
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        temporary.chmod(0o777 & ~_umask())
+        temporary.replace(target)
+        _flush(target.parent)
+    except OSError as error:
+        raise FileError(f"{target}: cannot be written ({error.strerror or error}); check the space and the permissions there") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` to `target` as UTF-8, whole or not at all."""
     with atomic_path(target) as temporary:
@@ -80,7 +115,11 @@ def sweep_partials(folder: Path, name: str = "") -> None:
     """Remove what killed writers left in `folder`: partial files whose process is gone (of the target `name`, if one is given)."""
     for path in folder.glob(f".*{PARTIAL_SUFFIX}.{glob_escape(name[:60])}*"):
         pid = path.name[1:].split(PARTIAL_SUFFIX)[0]
-        if not (pid.isdigit() and _alive(int(pid))):
+        if pid.isdigit() and _alive(int(pid)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 

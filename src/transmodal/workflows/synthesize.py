@@ -1,15 +1,20 @@
 """From a run and a scan, or a folder of scans, to the other modality on the scans' own grids."""
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from transmodal import __version__
 from transmodal.contracts import Method
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError
-from transmodal.core.files import read_json, sha256, write_json
+from transmodal.core.files import read_json, require_new_folder, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Direction, Modality, source_of
 from transmodal.engine.hardware import choose_device, keep_memory
+from transmodal.imaging.dicom_files import find_dicom, is_dicom
+from transmodal.imaging.dicom_read import read_series
+from transmodal.imaging.dicom_write import write_series
 from transmodal.imaging.layouts import SubjectFiles, find_subjects
 from transmodal.imaging.scan import read_scan, strip_scan_suffix, write_scan
 from transmodal.methods.runs import load_method, read_run, weights_hash
@@ -20,16 +25,25 @@ OUTPUT_NAMES: dict[Direction, str] = {"mr2ct": "sct", "ct2mr": "smr"}
 
 
 def synthesize(
-    scan: Path, output: Path, model: Path, *, direction: Direction | None = None, part: Part = "all", device: str = "auto"
+    scan: Path,
+    output: Path,
+    model: Path,
+    *,
+    direction: Direction | None = None,
+    part: Part = "all",
+    device: str = "auto",
+    series: str | None = None,
+    force_geometry: bool = False,
 ) -> list[Path]:
     """Make the other modality of one scan, or of every subject below a folder.
 
     Parameters
     ----------
     scan : Path
-        A scan, or a folder in SynthRAD layout.
+        A scan, a folder in SynthRAD layout, or a folder of DICOM files.
     output : Path
-        A scan file; or, for a folder, the folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR).
+        A scan file; or, for a folder of subjects, the folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR); or,
+        for DICOM, a folder to make that takes the result as a series.
     model : Path
         A run.
     direction : {"mr2ct", "ct2mr"}, optional
@@ -38,6 +52,10 @@ def synthesize(
         Of a folder, the subjects that were in this part of the run's split.
     device : str
         ``auto``, ``cpu``, ``cuda`` ...
+    series : str, optional
+        Of DICOM, the number or UID of the series.
+    force_geometry : bool
+        Of DICOM, resample what is not on a regular grid instead of refusing it.
 
     Returns
     -------
@@ -55,13 +73,52 @@ def synthesize(
     if direction not in method.directions:
         raise ConfigError(f"--direction {direction}: the model {model} does {', '.join(method.directions)}")
     settings = {"direction": direction, "model": model.name, "weights": weights_hash(model), "title": read_run(model).recipe["title"]}
+    if _is_dicom(scan):
+        return [_synthesize_dicom(method, scan, output, settings, series, force_geometry)]
+    if series is not None or force_geometry:
+        raise ConfigError(f"--series and --force-geometry are for DICOM, and {scan} is not")
     if scan.is_dir():
         return _synthesize_folder(method, scan, output, _wanted(model, part), settings, part)
     if not scan.is_file():
         raise FileError(f"{scan}: there is no such file or folder")
-    strip_scan_suffix(output.name)
-    _synthesize_file(method, scan, output, output.with_name(strip_scan_suffix(output.name) + ".json"), settings)
+    _synthesize_file(method, scan, output, _note_beside(output), settings)
     return [output]
+
+
+def _note_beside(output: Path) -> Path:
+    return output.with_name(strip_scan_suffix(output.name) + ".json")
+
+
+def _is_dicom(scan: Path) -> bool:
+    """Whether a scan is a DICOM file, or a folder with DICOM files and without subjects in SynthRAD layout."""
+    if not scan.is_dir():
+        return is_dicom(scan)
+    try:
+        find_subjects(scan)
+    except DataError:
+        return any(True for _ in find_dicom(scan))
+    return False
+
+
+def _synthesize_dicom(method: Method, scan: Path, output: Path, settings: dict[str, Any], series: str | None, force_geometry: bool) -> Path:
+    """Write a DICOM series, or a scan file where `output` names one."""
+    as_series = strip_scan_suffix(output.name) == output.name
+    if as_series:
+        require_new_folder(output)
+    modality = source_of(settings["direction"])
+    source = read_series(scan, modality, series=series, force_geometry=force_geometry)
+    if source.series.note:
+        print(f"transmodal: {source.series.note}", file=sys.stderr)
+    result = method.synthesize(source.volume)
+    if as_series:
+        title = f"Synthetic {result.modality.upper()}"
+        write_series(result, source, output, description=title, software=f"transmodal {__version__}", model_hash=settings["weights"])
+    else:
+        write_scan(result, output)
+    settings = {**settings, "series": source.series.uid, "note": source.series.note}
+    record = make_record("synthesize", inputs={modality: source.digest()}, settings=settings)
+    write_json(_note_beside(output), record.model_dump(mode="json"))
+    return output
 
 
 def _wanted(model: Path, part: Part) -> set[str] | None:
