@@ -42,7 +42,7 @@ def demo(out: Path, *, seed: int = 0) -> Path:
     heads, dataset = out / "heads", out / "dataset"
 
     def announce(text: str) -> None:
-        console.print(f"[bold]{text}[/bold] [dim]({time.monotonic() - began:.0f} s)[/dim]")
+        console.print(f"[bold]{text}[/bold] [dim]({time.monotonic() - began:.0f} s)[/dim]", soft_wrap=True)
 
     announce(f"Simulating {SUBJECTS} heads, each with an MR and a CT")
     simulate(heads, subjects=SUBJECTS, seed=seed, shape=SHAPE, spacing_mm=SPACING_MM)
