@@ -249,14 +249,15 @@ def extract(dataset: Dataset, subject: Subject, name: str, frame: Frame, fill: f
     shape = np.array(subject.images[name].shape)
     half = (np.array(frame.size) - 1) / 2
     reach = np.abs(frame.matrix) @ half
-    first = np.clip(np.floor(frame.center - reach).astype(int), 0, shape - 1)
-    last = np.clip(np.ceil(frame.center + reach).astype(int) + 1, first + 1, shape)
+    # One voxel more on every side: rounding may put a point that lies on the last voxel a hair beyond it.
+    first = np.clip(np.floor(frame.center - reach).astype(int) - 1, 0, shape - 1)
+    last = np.clip(np.ceil(frame.center + reach).astype(int) + 2, first + 1, shape)
     box = dataset.read(subject.id, name, tuple(first.tolist()), tuple(last.tolist()))
     offset: Any = frame.center - frame.matrix @ half - first
     on_voxels = np.isin(frame.matrix, (-1.0, 0.0, 1.0)).all() and (offset == np.round(offset)).all()
     order = 0 if on_voxels or box.dtype.kind in "bu" else 1
     image = box.astype(np.float32) if order else box
-    return affine_transform(image, frame.matrix, offset=offset, output_shape=frame.size, order=order, mode="constant", cval=fill)
+    return affine_transform(image, frame.matrix, offset=offset, output_shape=frame.size, order=order, mode="grid-constant", cval=fill)
 
 
 def collate(samples: Sequence[Sample], paired: bool) -> Batch:
