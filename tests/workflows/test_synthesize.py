@@ -9,6 +9,7 @@ from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileErro
 from transmodal.core.files import sha256
 from transmodal.core.volume import Volume
 from transmodal.imaging.scan import read_scan, write_scan
+from transmodal.methods.baseline import Baseline
 from transmodal.methods.recipe import load_recipe
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
@@ -67,13 +68,14 @@ def test_one_bad_case_of_several_is_listed_and_the_others_are_there(run, tmp_pat
     assert not (tmp_path / "out" / "b" / "sct.nii.gz").exists()
 
 
-def test_what_cannot_be_is_refused_before_any_work(run, heads, tmp_path):
+def test_what_cannot_be_is_refused_before_any_work(run, heads, tmp_path, monkeypatch):
     scan = heads / "Task1" / "brain" / "head0" / "mr.nii.gz"
     with pytest.raises(ConfigError, match="ct2mr"):
         synthesize(scan, tmp_path / "smr.nii.gz", run, direction="ct2mr")
     with pytest.raises(FileError, match="no such file or folder"):
         synthesize(tmp_path / "absent.nii.gz", tmp_path / "sct.nii.gz", run)
-    with pytest.raises(FileError, match="jpg"):
+    with monkeypatch.context() as patched, pytest.raises(FileError, match=r"sct\.jpg"):
+        patched.setattr(Baseline, "synthesize", lambda *_: pytest.fail("the work was done first"))
         synthesize(scan, tmp_path / "sct.jpg", run)
     with pytest.raises(DataError, match="none of the subjects"):
         (tmp_path / "cts" / "a").mkdir(parents=True)

@@ -30,23 +30,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
         If the folder cannot be made or written, or the disk is full.
     """
     target = Path(target)
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep_partials(target.parent, target.name)
-        suffixes = "".join(target.suffixes[-2:])
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{os.getpid()}{PARTIAL_SUFFIX}.{target.name[:60]}.", suffix=suffixes)
+    with _writing(target) as prefix:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix="".join(target.suffixes[-2:]))
         os.close(handle)
         temporary = Path(name)
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-        _flush(target.parent)
-    except OSError as error:
-        raise FileError(f"{target}: cannot be written ({error.strerror or error}); check the space and the permissions there") from error
-    finally:
-        if temporary is not None:
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            _take_place(temporary, target)
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -66,22 +58,34 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         If there is something at `target` already, other than an empty folder, or the disk cannot be written.
     """
     require_new_folder(target)
-    temporary: Path | None = None
+    with _writing(target) as prefix:
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+        try:
+            yield temporary
+            for path in temporary.iterdir():
+                _flush(path)
+            temporary.chmod(0o777 & ~_umask())
+            _take_place(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[str]:
+    """Make room for a temporary beside `target`; yield what its name begins with. What the system refuses becomes a `FileError`."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep_partials(target.parent, target.name)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{os.getpid()}{PARTIAL_SUFFIX}.{target.name[:60]}."))
-        yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(target)
-        _flush(target.parent)
+        yield f".{os.getpid()}{PARTIAL_SUFFIX}.{target.name[:60]}."
     except OSError as error:
         raise FileError(f"{target}: cannot be written ({error.strerror or error}); check the space and the permissions there") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    """Put a finished temporary in the place of `target`, on the disk before anyone sees it."""
+    _flush(temporary)
+    temporary.replace(target)
+    _flush(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:

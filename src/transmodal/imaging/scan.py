@@ -105,6 +105,11 @@ def write_scan(volume: Volume, path: Path) -> None:
         write(array, volume.affine, temporary)
 
 
+def require_writable(path: Path) -> None:
+    """Raise `FileError` unless the suffix names a format that scans can be written in; for asking before long work."""
+    _by_suffix(_WRITERS, path, "written")
+
+
 def find_scan(folder: Path, stem: str) -> Path | None:
     """Find the one scan in `folder` that is named `stem` plus a suffix of `SCAN_SUFFIXES`.
 

@@ -16,7 +16,7 @@ from transmodal.imaging.dicom_files import find_dicom, is_dicom
 from transmodal.imaging.dicom_read import read_series
 from transmodal.imaging.dicom_write import write_series
 from transmodal.imaging.layouts import SubjectFiles, find_subjects
-from transmodal.imaging.scan import read_scan, strip_scan_suffix, write_scan
+from transmodal.imaging.scan import read_scan, require_writable, strip_scan_suffix, write_scan
 from transmodal.methods.runs import load_method, read_run, weights_hash
 
 Part = Literal["all", "train", "validation", "test"]
@@ -81,6 +81,7 @@ def synthesize(
         return _synthesize_folder(method, scan, output, _wanted(model, part), settings, part)
     if not scan.is_file():
         raise FileError(f"{scan}: there is no such file or folder")
+    require_writable(output)
     _synthesize_file(method, scan, output, _note_beside(output), settings)
     return [output]
 
