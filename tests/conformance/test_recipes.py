@@ -1,17 +1,20 @@
 """The conformance table: what every recipe of the package must do, scaled down to seconds. A new recipe is a new row."""
 
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
 
-from transmodal.core.errors import DataError
+from transmodal.contracts import LearnedMethod
+from transmodal.core.errors import DataError, Interrupted
 from transmodal.core.volume import Volume, target_of
 from transmodal.engine.checkpoint import load_tree
 from transmodal.engine.train import WEIGHTS_NAME
 from transmodal.imaging.grid import resample
 from transmodal.imaging.scan import read_scan
+from transmodal.methods import METHODS
 from transmodal.methods.recipe import load_recipe, recipe_names
 from transmodal.methods.runs import load_method
 from transmodal.workflows.train import train
@@ -121,6 +124,30 @@ def test_the_same_seed_gives_the_same_weights(trained, dataset, tmp_path):
     assert _leaves(one).keys() == _leaves(two).keys()
     for name, tensor in _leaves(one).items():
         assert torch.equal(tensor, _leaves(two)[name]), name
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(trained, dataset, tmp_path, monkeypatch):
+    recipe, run = trained
+    kind = METHODS[recipe.method.name]
+    if not issubclass(kind, LearnedMethod):
+        pytest.skip("it is fitted in one go")
+    original, calls = kind.training_step, []
+
+    def stopping(self, batch, update):
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, batch, update)
+
+    monkeypatch.setattr(kind, "training_step", stopping)
+    with pytest.raises(Interrupted):
+        train(recipe, dataset, tmp_path / "parts", quiet=True)
+    train(recipe, dataset, tmp_path / "parts", resume=True, quiet=True)
+    assert len(calls) == recipe.train.steps
+    one, two = (_leaves(load_tree(folder / WEIGHTS_NAME)) for folder in (run, tmp_path / "parts"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
 
 
 def _leaves(tree, prefix=""):
