@@ -21,6 +21,11 @@ install_import_hook("transmodal", "typechecker.check")
 from transmodal.core.volume import Volume  # noqa: E402
 from transmodal.imaging.preparation import Preparation  # noqa: E402
 from transmodal.imaging.scan import write_scan  # noqa: E402
+from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, simulate_mr  # noqa: E402
+from transmodal.simulation.head import head_grid, simulate_anatomy  # noqa: E402
+from transmodal.simulation.labels import head_mask  # noqa: E402
+from transmodal.simulation.parameters import HeadConfig  # noqa: E402
+from transmodal.simulation.tissues import Tissue  # noqa: E402
 from transmodal.workflows.prepare import prepare  # noqa: E402
 
 
@@ -70,5 +75,19 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The four phantom heads, prepared on their own grids."""
     folder = tmp_path_factory.mktemp("dataset")
-    prepare(heads, folder, Preparation(spacing_mm=None))
+    prepare(heads, folder, Preparation(spacing_mm="native"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def simulated_head() -> dict[str, Volume]:
+    """A procedural head of about 3.5 mm: MR, CT, and the masks of head and brain, all in one place."""
+    config, rng = HeadConfig(), np.random.default_rng(0)
+    labels = simulate_anatomy(config, head_grid((64, 72, 64), config), seed=0)
+    brain = np.isin(labels.array, [Tissue.GREY_MATTER, Tissue.WHITE_MATTER])
+    return {
+        "mr": simulate_mr(labels, MR_PRESETS["t1w"], rng),
+        "ct": simulate_ct(labels, CTConfig(), rng),
+        "mask": head_mask(labels),
+        "brain": labels.with_array(brain, "mask"),
+    }

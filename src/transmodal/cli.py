@@ -104,26 +104,52 @@ def simulate(
 
 
 @app.command
-def prepare(source: Path, dataset: Path, /, *, spacing_mm: float = 1.0, native: Flag = False) -> None:
-    """Turn folders of scans into a dataset for training.
+def prepare(
+    source: Path,
+    dataset: Path,
+    /,
+    *,
+    recipe: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    register: Literal["auto", "none", "rigid", "affine", "landmarks"] | None = None,
+    spacing_mm: float | None = None,
+    native: Flag = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
+    """Turn folders of scans into a dataset for training, with a page to check them on.
 
     Parameters
     ----------
     source
-        Scans in SynthRAD layout: a folder a subject with mr, ct and (optionally) mask, in any supported format.
+        Scans: a folder a subject with mr, ct and (optionally) mask, in any supported format.
     dataset
         The folder to write; finished subjects are kept.
+    recipe
+        Prepare as this recipe asks for (its table [preparation]).
+    set_
+        A setting to replace, such as preparation.bias_correction=true; may be given several times.
+    register
+        How the CT of a pair comes onto its MR; auto is rigid where they lie on different grids, and none where they share one.
     spacing_mm
-        Isotropic voxel size that every scan is resampled to.
+        Isotropic voxel size that every scan is resampled to; by default 1.
     native
         Keep the voxels of each scan as they are, and only order the axes.
+    workers
+        Processes that prepare subjects at the same time.
+    scheduler
+        Address of a dask scheduler whose workers do it instead, such as tcp://node1:8786.
     """
-    from transmodal.imaging.preparation import Preparation
+    from transmodal.core.jobs import Workers
+    from transmodal.methods.recipe import load_preparation
     from transmodal.workflows.prepare import prepare as run
 
-    manifest = run(source, dataset, Preparation(spacing_mm=None if native else spacing_mm))
+    given = {"registration.kind": register, "spacing_mm": "native" if native else spacing_mm}
+    shortcuts = [f"preparation.{name}={value}" for name, value in given.items() if value is not None]
+    settings = load_preparation(recipe, [*(set_ or []), *shortcuts])
+    manifest = run(source, dataset, settings, workers=Workers(workers, scheduler))
     pairs = sum(subject.paired for subject in manifest.subjects)
-    print(f"{len(manifest.subjects)} subjects ({pairs} paired) in {dataset}")
+    print(f"{len(manifest.subjects)} subjects ({pairs} paired) in {dataset}; to check them: {dataset / 'quality.html'}")
 
 
 @app.command

@@ -57,14 +57,14 @@ def test_a_ct_on_another_grid_comes_onto_that_of_the_mr(heads, tmp_path):
 
 def test_unpaired_subjects_are_kept(tmp_path):
     write_scan(ball(), tmp_path / "scans" / "only_mr" / "mr.nii.gz")
-    manifest = prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm=None))
+    manifest = prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm="native"))
     assert not manifest.subjects[0].paired
 
 
 def test_attributes_travel(tmp_path):
     write_scan(ball(), tmp_path / "scans" / "a" / "mr.nii.gz")
     (tmp_path / "scans" / "a" / "subject.json").write_text(json.dumps({"attributes": {"vendor": "x", "age": 3}}))
-    prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm=None))
+    prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm="native"))
     assert read_manifest(tmp_path / "dataset").subject("a").attributes == {"vendor": "x", "age": 3}
 
 
@@ -74,11 +74,11 @@ def test_one_bad_subject_does_not_stop_the_others_and_finished_ones_are_kept(tmp
     bad = tmp_path / "scans" / "b" / "mr.nii.gz"
     bad.write_bytes(bad.read_bytes()[:-200])
     with pytest.raises(CasesFailed, match=r"1 of 3 subjects could not be prepared:\nb: .*mr\.nii\.gz"):
-        prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm=None))
+        prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm="native"))
     assert [s.id for s in read_manifest(tmp_path / "dataset").subjects] == ["a", "c"]
     notes = {name: (tmp_path / "dataset" / "subjects" / f"{name}.json").stat().st_mtime_ns for name in ("a", "c")}
     write_scan(ball(value=90), bad)
-    assert len(prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm=None)).subjects) == 3
+    assert len(prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm="native")).subjects) == 3
     assert notes == {name: (tmp_path / "dataset" / "subjects" / f"{name}.json").stat().st_mtime_ns for name in notes}
     prepare(tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm=6.0))
     assert read_manifest(tmp_path / "dataset").subject("a").images["mr"].grid.spacing == pytest.approx((6, 6, 6))

@@ -12,6 +12,8 @@ from transmodal.imaging.preparation import Preparation
 
 MANIFEST_NAME = "dataset.json"
 
+Row = tuple[float, float, float, float]
+
 
 class Image(Config):
     """One stored array.
@@ -19,12 +21,14 @@ class Image(Config):
     Parameters
     ----------
     shape : tuple of int
-    affine : tuple of tuples
+    affine : 4 rows of 4
         Voxel indices to RAS+ mm, 4x4.
     statistics : IntensityStatistics, optional
         Inside the head mask; for MR and CT.
     box : tuple of pairs, optional
         Smallest box (first, last + 1) along each axis that holds the head mask; for MR and CT.
+    litres : float, optional
+        Volume of the head mask; for MR and CT.
     source : str
         File name of the scan that it was made from.
     sha256 : str
@@ -32,9 +36,10 @@ class Image(Config):
     """
 
     shape: tuple[int, int, int]
-    affine: tuple[tuple[float, float, float, float], ...]
+    affine: tuple[Row, Row, Row, Row]
     statistics: IntensityStatistics | None = None
     box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    litres: float | None = None
     source: str = ""
     sha256: str = ""
 
@@ -44,6 +49,50 @@ class Image(Config):
         import numpy as np
 
         return Grid(self.shape, np.array(self.affine))
+
+
+class RegistrationNote(Config):
+    """How the CT of a pair came onto its MR; see `transmodal.imaging.alignment.Alignment`.
+
+    Parameters
+    ----------
+    kind : str
+    matrix : 4 rows of 4
+        Points of the MR to those of the CT, RAS+ mm, but for the deformation.
+    free_form : bool
+        Whether a deformation came before it.
+    moved_mm, doubt_mm : float
+    floor : dict
+        The registration floor: the CT scored (SynthRAD 2023) against itself as a second registration places it.
+    """
+
+    kind: str
+    matrix: tuple[Row, Row, Row, Row]
+    free_form: bool
+    moved_mm: float
+    doubt_mm: float | None
+    floor: dict[str, float] = {}
+
+
+class Steps(Config):
+    """What was done to a subject.
+
+    Parameters
+    ----------
+    seconds : float
+        How long it took.
+    bias_range : (low, high), optional
+        1st and 99th percentile over the head of the factor by which the bias field brightened the MR.
+    template : 4 rows of 4, optional
+        Points of the template to those of the subject, RAS+ mm.
+    registration : RegistrationNote, optional
+        Of the CT to the MR.
+    """
+
+    seconds: float = 0.0
+    bias_range: tuple[float, float] | None = None
+    template: tuple[Row, Row, Row, Row] | None = None
+    registration: RegistrationNote | None = None
 
 
 class Subject(Config):
@@ -56,11 +105,14 @@ class Subject(Config):
         Image by name: ``mr``, ``ct``, their masks ``mr_mask`` and ``ct_mask``, and ``labels``.
     attributes : dict
         What is known of the subject (hospital, vendor, age ...), for studies of generalisability.
+    steps : Steps
+        How the images were made.
     """
 
     id: str
     images: dict[str, Image]
     attributes: dict[str, str | float] = {}
+    steps: Steps = Steps()
 
     @property
     def paired(self) -> bool:

@@ -16,6 +16,7 @@ from transmodal.data.sampling import Sampling, View
 from transmodal.engine.predict import Prediction, Setting
 from transmodal.engine.train import Training
 from transmodal.imaging.intensity import Intensity, PercentileIntensity, WindowIntensity
+from transmodal.imaging.preparation import Preparation
 from transmodal.methods import METHODS
 
 
@@ -32,6 +33,8 @@ class Recipe(Config):
         The ``[method]`` table: an instance of the `Settings` of the method that its ``name`` chooses.
     intensity : dict
         Tables ``[intensity.mr]`` and ``[intensity.ct]``.
+    preparation : Preparation, optional
+        How the dataset is to be made, where the method needs it made in a certain way: ``transmodal prepare --recipe`` follows it.
     view, sampling, augment, predict, train
         The tables of these names.
     """
@@ -43,6 +46,7 @@ class Recipe(Config):
     direction: Direction = "mr2ct"
     method: SerializeAsAny[Config]
     intensity: dict[str, Intensity] = {"mr": PercentileIntensity(), "ct": WindowIntensity(lower=-1024, upper=3071)}
+    preparation: Preparation | None = None
     view: View = View(size=(128, 128))
     sampling: Sampling = Sampling()
     augment: Augmentation = Augmentation()
@@ -70,16 +74,40 @@ def load_recipe(source: str, assignments: Sequence[str] = ()) -> Recipe:
     ConfigError
         If there is no such recipe, or a setting is unknown, missing or impossible.
     """
-    path = Path(source)
-    if path.suffix == ".toml":
-        values = read_toml(path)
-    elif source in recipe_names():
-        with importlib.resources.as_file(_folder() / f"{source}.toml") as file:
-            values = read_toml(file)
-    else:
+    values = override(_read_values(source), list(assignments))
+    return parse_recipe({"name": Path(source).stem, **values}, f"recipe {source}")
+
+
+def load_preparation(source: str | None, assignments: Sequence[str] = ()) -> Preparation:
+    """Read the table ``[preparation]`` of a recipe.
+
+    Parameters
+    ----------
+    source : str, optional
+        As for `load_recipe`; by default the preparation that is usual.
+    assignments : sequence of str
+        Values to replace, as ``preparation.bias_correction=true``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe, or a setting is unknown, impossible, or of another table.
+    """
+    astray = [text for text in assignments if not text.strip().startswith("preparation.")]
+    if astray:
+        raise ConfigError(f"--set {astray[0]}: prepare takes settings of [preparation] only, such as preparation.bias_correction=true")
+    values = override({} if source is None else _read_values(source), list(assignments))
+    where = "--set" if source is None else f"recipe {source}, [preparation]"
+    return validate(Preparation, values.get("preparation", {}), where)
+
+
+def _read_values(source: str) -> dict[str, Any]:
+    if source.endswith(".toml"):
+        return read_toml(Path(source))
+    if source not in recipe_names():
         raise ConfigError(f"there is no recipe {source!r}; there are {', '.join(recipe_names())}, or give the path of a .toml file")
-    values = override(values, list(assignments))
-    return parse_recipe({"name": path.stem, **values}, f"recipe {source}")
+    with importlib.resources.as_file(_folder() / f"{source}.toml") as file:
+        return read_toml(file)
 
 
 def parse_recipe(values: dict[str, Any], where: str) -> Recipe:

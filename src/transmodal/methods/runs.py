@@ -77,7 +77,8 @@ def load_method(folder: Path, device: torch.device) -> Method:
         If the weights are missing, damaged, or belong to another architecture.
     """
     run = read_run(folder)
-    method = build_method(run.parsed_recipe(), run.setting)
+    setting = run.setting.model_copy(update={"preparation": run.setting.preparation.located(Path(folder).resolve())})
+    method = build_method(run.parsed_recipe(), setting)
     path = Path(folder) / WEIGHTS_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder}: the run has no {WEIGHTS_NAME} yet; train it on: transmodal train ... --resume")

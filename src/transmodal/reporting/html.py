@@ -43,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A report: a title, the summary in words and numbers, and the sections."""
+    """A report: a title, the summary in words and numbers, what to be careful about, and the sections."""
 
     title: str
     lead: Sequence[str]
@@ -51,6 +51,7 @@ class Page:
     cautions: Sequence[str]
     sections: Sequence[Section]
     footer: str
+    cautions_title: str = "What these numbers do not show"
 
 
 def render(page: Page) -> str:

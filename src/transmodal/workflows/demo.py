@@ -47,7 +47,7 @@ def demo(out: Path, *, seed: int = 0) -> Path:
     announce(f"Simulating {SUBJECTS} heads, each with an MR and a CT")
     simulate(heads, subjects=SUBJECTS, seed=seed, shape=SHAPE, spacing_mm=SPACING_MM)
     announce("Preparing them as a dataset")
-    prepare(heads, dataset, Preparation(spacing_mm=None))
+    prepare(heads, dataset, Preparation(spacing_mm="native"))
     for name in RECIPES:
         announce(f"Training {name}")
         train(load_recipe(name, [*_training(name), f"train.seed={seed}"]), dataset, out / "runs" / name, resume=True)

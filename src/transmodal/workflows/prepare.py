@@ -1,27 +1,40 @@
-"""From scans as they lie in folders to a dataset that training reads: ordered, resampled, masked, measured, stored."""
+"""From scans as they lie in folders to a dataset that training reads: aligned, resampled, masked, measured, stored, and looked at."""
 
+import functools
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from transmodal.core.config import validate
 from transmodal.core.errors import CasesFailed, TransmodalError
-from transmodal.core.files import folder_lock, read_json, sha256, write_json
+from transmodal.core.files import atomic_path, folder_lock, read_json, sha256, write_json, write_text
+from transmodal.core.jobs import HERE, Workers, run_jobs
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Volume
-from transmodal.data.manifest import Image, Manifest, Subject, write_manifest
-from transmodal.data.store import write_image
-from transmodal.imaging.grid import resample
-from transmodal.imaging.intensity import measure
+from transmodal.data.manifest import Image, Manifest, RegistrationNote, Steps, Subject, write_manifest
+from transmodal.data.store import make_store, write_image
+from transmodal.evaluation.protocols import score
+from transmodal.imaging.alignment import Alignment
 from transmodal.imaging.layouts import SubjectFiles, find_subjects
-from transmodal.imaging.masks import head_mask
-from transmodal.imaging.preparation import Preparation, PreparedScan, place_scan, prepare_scan
-from transmodal.imaging.scan import read_scan
+from transmodal.imaging.preparation import TEMPLATE_NAME, Preparation, PreparedScan, copy_template
+from transmodal.imaging.registration import warp
+from transmodal.imaging.scan import write_scan
+from transmodal.imaging.subject import PreparedSubject, bring, covered, prepare_subject
+from transmodal.reporting.html import render
+from transmodal.reporting.quality import compose_quality, describe_registration, mean_floor, quality_figure
+
+SUBJECTS_NAME, ALIGNED_NAME, PICTURES_NAME = "subjects", "aligned", "quality"
+PAGE_NAME = "quality.html"
+FLOOR_PROTOCOL = "synthrad2023"
 
 
-def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
-    """Make a dataset of all subjects below a folder.
+def prepare(source: Path, dataset: Path, settings: Preparation, *, workers: Workers = HERE, **finding: Any) -> Manifest:
+    """Make a dataset of all subjects of a folder.
 
     Subjects that an earlier call has finished, of the same files and with the same settings, are kept. One that cannot be
     prepared does not stop the others.
@@ -29,10 +42,15 @@ def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
     Parameters
     ----------
     source : Path
-        Scans in SynthRAD layout.
+        Scans in any of the layouts.
     dataset : Path
-        The folder to write.
+        The folder to write: ``dataset.json``, the arrays, ``quality.html`` with a picture of each subject, and of the pairs that were
+        registered ``aligned/<id>/{mr,ct,mask}.nii.gz`` on the MR's own grid, for `evaluate`.
     settings : Preparation
+    workers : Workers
+        Who prepares subjects.
+    **finding
+        Passed on to `transmodal.imaging.layouts.find_subjects`.
 
     Raises
     ------
@@ -41,56 +59,62 @@ def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
     BusyError
         If another process works in the dataset.
     """
-    found = find_subjects(source)
-    subjects, failures = [], []
+    dataset = Path(dataset)
+    found = find_subjects(Path(source), **finding)
+    print(f"transmodal: {found.explanation}", file=sys.stderr)
     with folder_lock(dataset):
-        for files in track(found, "preparing"):
-            try:
-                subjects.append(_prepare_subject(files, dataset, settings))
-            except TransmodalError as error:
-                failures.append(f"{files.id}: {error}")
-        manifest = Manifest(preparation=settings, subjects=tuple(subjects))
+        settings = copy_template(settings, Path.cwd(), dataset)
+        make_store(dataset)
+        job = functools.partial(_prepare_case, dataset=dataset.resolve(), settings=settings)
+        outcomes = {}
+        for files, outcome in track(run_jobs(job, found.subjects, workers), "preparing", total=len(found.subjects)):
+            outcomes[files.id] = outcome
+        subjects = tuple(outcome for files in found.subjects if isinstance(outcome := outcomes[files.id], Subject))
+        failures = [f"{files.id}: {error}" for files in found.subjects if isinstance(error := outcomes[files.id], TransmodalError)]
+        manifest = Manifest(preparation=settings, subjects=subjects)
         if subjects:
-            write_manifest(dataset, manifest)
-            inputs = {f"{s.id}/{name}": image.sha256 for s in subjects for name, image in s.images.items() if image.sha256}
-            record = make_record("prepare", inputs=inputs, settings=settings.model_dump(mode="json"))
-            write_json(dataset / RECORD_NAME, record.model_dump(mode="json"))
+            _finish(dataset, manifest, failures)
     if failures:
-        raise CasesFailed(f"{len(failures)} of {len(found)} subjects could not be prepared:\n" + "\n".join(failures))
+        raise CasesFailed(f"{len(failures)} of {len(found.subjects)} subjects could not be prepared:\n" + "\n".join(failures))
     return manifest
 
 
-def _prepare_subject(files: SubjectFiles, dataset: Path, settings: Preparation) -> Subject:
-    hashes = {name: sha256(path) for name, path in files.files.items()}
-    note = dataset / "subjects" / f"{files.id}.json"
-    key = {"files": hashes, "settings": settings.model_dump(mode="json"), "attributes": files.attributes}
+def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) -> Subject:
+    """Prepare one subject unless it is there; its note is written last and so vouches for all of its files."""
+    if files.problem is not None:
+        raise files.problem
+    hashes = {name: source.digest() for name, source in files.files.items()}
+    key = {
+        "files": hashes | {f"{name} landmarks": sha256(path) for name, path in files.landmarks.items()},
+        "settings": settings.model_dump(mode="json"),
+        "template": {path.name: sha256(path) for path in sorted((dataset / TEMPLATE_NAME).glob("*")) if settings.template is not None},
+        "attributes": files.attributes,
+    }
+    note = dataset / SUBJECTS_NAME / f"{files.id}.json"
     if note.is_file() and (done := read_json(note)).get("key") == key:
         return validate(Subject, done["subject"], str(note))
-    images = {}
-    for name, volume in _prepare_images(files, settings).items():
+    note.unlink(missing_ok=True)
+    began = time.monotonic()
+    made = prepare_subject(files, settings.located(dataset))
+    images = _images(made)
+    for name, volume in images.items():
         write_image(dataset, files.id, name, volume.array)
-        images[name] = volume
-    subject = _describe(files, hashes, images)
+    if made.alignment is not None:
+        _write_aligned(made, made.alignment, dataset / ALIGNED_NAME / files.id)
+    with atomic_path(dataset / PICTURES_NAME / f"{files.id}.jpg") as path:
+        path.write_bytes(quality_figure(made, settings.located(dataset)))
+    subject = _describe(files, hashes, made, images, _steps(made, time.monotonic() - began))
     write_json(note, {"key": key, "subject": subject.model_dump(mode="json")})
     return subject
 
 
-def _prepare_images(files: SubjectFiles, settings: Preparation) -> dict[str, Volume]:
-    """All images of a subject on one grid, which the MR defines where there is one."""
-    scans = {name: read_scan(path, name) for name, path in files.files.items()}
-    given = scans.get("mask")
-    first, *rest = [name for name in ("mr", "ct") if name in scans]
-    prepared = {first: prepare_scan(scans[first], settings, given)}
-    grid = prepared[first].volume.grid
-    for name in rest:
-        prepared[name] = place_scan(scans[name], head_mask(scans[name]) if given is None else given, grid)
+def _images(made: PreparedSubject) -> dict[str, Volume]:
+    """What is stored of a subject, by name."""
     images = {}
-    for name, scan in prepared.items():
+    for name, scan in made.prepared.items():
         images[name] = _stored(scan)
         images[f"{name}_mask"] = scan.mask.with_array(scan.mask.array.astype(np.uint8))
-    if "labels" in scans:
-        images["labels"] = resample(scans["labels"], grid)
-    return images
+    return images if made.labels is None else {**images, "labels": made.labels}
 
 
 def _stored(scan: PreparedScan) -> Volume:
@@ -99,19 +123,73 @@ def _stored(scan: PreparedScan) -> Volume:
     return volume.with_array(np.round(volume.array).astype(np.int16)) if volume.modality == "ct" else volume
 
 
-def _describe(files: SubjectFiles, hashes: dict[str, str], images: dict[str, Volume]) -> Subject:
+def _write_aligned(made: PreparedSubject, alignment: Alignment, folder: Path) -> None:
+    """The pair on the MR's own grid, in SynthRAD layout; the mask is where the MR shows the head and the CT has been."""
+    mr, ct = made.scans["mr"], made.scans["ct"]
+    seen = (made.masks["mr"].array > 0) & (covered(ct, alignment.transform, mr.grid).array > 0)
+    write_scan(mr, folder / "mr.nii.gz")
+    write_scan(bring(ct, alignment, mr.grid), folder / "ct.nii.gz")
+    write_scan(mr.with_array(seen, "mask"), folder / "mask.nii.gz")
+
+
+def _steps(made: PreparedSubject, seconds: float) -> Steps:
+    to_scan = made.space.to_scan
+    return Steps(
+        seconds=round(seconds, 1),
+        bias_range=_bias_range(made),
+        template=None if to_scan is None else _rows(to_scan),
+        registration=None if made.alignment is None else _registration(made, made.alignment),
+    )
+
+
+def _bias_range(made: PreparedSubject) -> tuple[float, float] | None:
+    """The 1st and 99th percentile over the head of the factor by which the field brightened the scan."""
+    if made.corrected is None:
+        return None
+    head = (made.masks["mr"].array > 0) & (made.corrected.array > 0)
+    low, high = np.percentile(made.scans["mr"].array[head] / made.corrected.array[head], (1, 99))
+    return float(low), float(high)
+
+
+def _registration(made: PreparedSubject, alignment: Alignment) -> RegistrationNote:
+    return RegistrationNote(
+        kind=alignment.kind,
+        matrix=_rows(alignment.transform.affine),
+        free_form=alignment.transform.displacements is not None,
+        moved_mm=alignment.moved_mm,
+        doubt_mm=alignment.doubt_mm,
+        floor=_floor(made, alignment),
+    )
+
+
+def _floor(made: PreparedSubject, alignment: Alignment) -> dict[str, float]:
+    """The registration floor: the CT scored against itself as the second registration places it."""
+    if alignment.again is None:
+        return {}
+    placed = made.prepared["ct"]
+    again = warp(made.scans["ct"], alignment.again, placed.volume.grid)
+    scores = score(placed.volume, again, placed.mask, FLOOR_PROTOCOL)
+    return {name: value for name, value in scores.values.items() if value is not None}
+
+
+def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in matrix)
+
+
+def _describe(files: SubjectFiles, hashes: dict[str, str], made: PreparedSubject, images: dict[str, Volume], steps: Steps) -> Subject:
     entries = {}
     for name, volume in images.items():
-        mask = images.get(f"{name}_mask")
+        scan = made.prepared.get(name)
         entries[name] = Image(
             shape=volume.shape,
-            affine=tuple(tuple(row) for row in volume.affine.tolist()),
-            statistics=None if mask is None else measure(volume, mask),
-            box=None if mask is None else _box(mask),
+            affine=_rows(volume.affine),
+            statistics=None if scan is None else scan.statistics,
+            box=None if scan is None else _box(scan.mask),
+            litres=None if scan is None else _litres(scan.mask),
             source=files.files[name].name if name in files.files else "",
             sha256=hashes.get(name, ""),
         )
-    return Subject(id=files.id, images=entries, attributes=files.attributes)
+    return Subject(id=files.id, images=entries, attributes=files.attributes, steps=steps)
 
 
 def _box(mask: Volume) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -119,3 +197,22 @@ def _box(mask: Volume) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int
     spans = [np.flatnonzero(mask.array.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
     x, y, z = ((int(span[0]), int(span[-1]) + 1) for span in spans)
     return x, y, z
+
+
+def _litres(mask: Volume) -> float:
+    voxel_mm3 = abs(np.linalg.det(mask.affine[:3, :3]))
+    return float(np.count_nonzero(mask.array) * voxel_mm3 * 1e-6)
+
+
+def _finish(dataset: Path, manifest: Manifest, failures: Sequence[str]) -> None:
+    """Write what is about all subjects: the table of contents last."""
+    inputs = {f"{s.id}/{name}": image.sha256 for s in manifest.subjects for name, image in s.images.items() if image.sha256}
+    record = make_record("prepare", inputs=inputs, settings=manifest.preparation.model_dump(mode="json"))
+    write_json(dataset / RECORD_NAME, record.model_dump(mode="json"))
+    registered = [subject.steps.registration for subject in manifest.subjects if subject.steps.registration is not None]
+    if registered:
+        settings = {"registration": describe_registration(registered), "floor": mean_floor(registered)}
+        write_json(dataset / ALIGNED_NAME / RECORD_NAME, make_record("prepare", inputs=inputs, settings=settings).model_dump(mode="json"))
+    pictures = {subject.id: (dataset / PICTURES_NAME / f"{subject.id}.jpg").read_bytes() for subject in manifest.subjects}
+    write_text(dataset / PAGE_NAME, render(compose_quality(dataset.resolve().name, manifest, pictures, failures)))
+    write_manifest(dataset, manifest)

@@ -1,5 +1,6 @@
 """From a dataset and a recipe to a run."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from transmodal.engine.predict import Setting
 from transmodal.engine.train import Training, make_fabric
 from transmodal.engine.train import train as train_networks
 from transmodal.imaging.intensity import IntensityStatistics
+from transmodal.imaging.preparation import copy_template
 from transmodal.methods.recipe import Recipe, build_method
 from transmodal.methods.runs import RUN_NAME, Run, read_run, save_fitted, write_run
 
@@ -66,6 +68,7 @@ def train(
         If the run holds another training, or one that was not asked to be resumed.
     """
     data = Dataset(dataset)
+    _warn_of_other_preparation(recipe, data.manifest)
     training = recipe.train or Training(steps=1, batch_size=1)
     split = split or _draw_split(data.manifest, recipe, training)
     setting = _setting(recipe, data.manifest, split)
@@ -74,7 +77,7 @@ def train(
     method = build_method(recipe, setting)
     if isinstance(method, FittedMethod):
         with folder_lock(run):
-            _open_run(run, description, training.seed, resume)
+            _open_run(run, description, training.seed, resume, data)
             method.fit(data, split.train)
             save_fitted(run, method)
         return run
@@ -95,7 +98,7 @@ def _train_networks(
     # Only the first process writes in the folder; the others begin when it has been opened.
     with folder_lock(run) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
-            _open_run(run, description, training.seed, resume)
+            _open_run(run, description, training.seed, resume, data)
         fabric.barrier()
         train_networks(fabric, method, sampler, validation, training, run, quiet)
 
@@ -105,7 +108,7 @@ def _sampler(recipe: Recipe, data: Dataset, subjects: tuple[str, ...], augmentat
     return Sampler(data, subjects, recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
 
 
-def _open_run(run: Path, description: Run, seed: int, resume: bool) -> None:
+def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset) -> None:
     """Begin a run in an empty folder, or make sure that the one that is there is the same."""
     if (run / RUN_NAME).is_file():
         if not resume:
@@ -114,6 +117,7 @@ def _open_run(run: Path, description: Run, seed: int, resume: bool) -> None:
         return
     if run.is_dir() and any(path.name != LOCK_NAME for path in run.iterdir()):
         raise FileError(f"{run}: is neither empty nor a run; give another folder")
+    copy_template(description.setting.preparation, data.folder, run)
     write_run(run, description)
     record = make_record("train", seed=seed, inputs={"dataset": description.dataset}, settings=description.recipe)
     write_json(run / RECORD_NAME, record.model_dump(mode="json"))
@@ -125,6 +129,22 @@ def _require_same(old: Run, new: Run, run: Path) -> None:
         raise ConfigError(
             f"{run}: cannot be resumed, because {' and '.join(faults)} {'is' if len(faults) == 1 else 'are'} not what the run began with; "
             "give the same recipe, settings and dataset, or another folder"
+        )
+
+
+def _warn_of_other_preparation(recipe: Recipe, manifest: Manifest) -> None:
+    """A recipe whose paper prepares its scans in a certain way may be trained on others, but not unawares."""
+    if recipe.preparation is None:
+        return
+    wanted, there = recipe.preparation.model_dump(exclude={"template"}), manifest.preparation.model_dump(exclude={"template"})
+    others = [name for name, value in wanted.items() if there[name] != value]
+    if (recipe.preparation.template is None) != (manifest.preparation.template is None):
+        others.append("template")
+    if others:
+        print(
+            f"transmodal: the dataset was prepared otherwise than the recipe {recipe.name} asks for ({', '.join(others)}); "
+            f"to follow it, prepare with --recipe {recipe.name}",
+            file=sys.stderr,
         )
 
 
