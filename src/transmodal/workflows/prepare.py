@@ -1,27 +1,39 @@
 """From scans as they lie in folders to a dataset that training reads: ordered, resampled, masked, measured, stored."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from transmodal.core.config import validate
 from transmodal.core.errors import CasesFailed, TransmodalError
-from transmodal.core.files import folder_lock, read_json, sha256, write_json
+from transmodal.core.files import folder_lock, read_json, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
-from transmodal.core.volume import Volume
+from transmodal.core.volume import Modality, Volume
 from transmodal.data.manifest import Image, Manifest, Subject, write_manifest
 from transmodal.data.store import write_image
 from transmodal.imaging.grid import resample
 from transmodal.imaging.intensity import measure
-from transmodal.imaging.layouts import SubjectFiles, find_subjects
+from transmodal.imaging.layouts import Layout, SubjectFiles, find_subjects
 from transmodal.imaging.masks import head_mask
 from transmodal.imaging.preparation import Preparation, PreparedScan, place_scan, prepare_scan
-from transmodal.imaging.scan import read_scan
+
+MODALITIES: tuple[Modality, ...] = ("mr", "ct", "mask", "labels")
 
 
-def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
-    """Make a dataset of all subjects below a folder.
+def prepare(
+    source: Path,
+    dataset: Path,
+    settings: Preparation,
+    *,
+    layout: Layout = "auto",
+    ct_source: Path | None = None,
+    mr_series: str | None = None,
+    ct_series: str | None = None,
+    force_geometry: bool = False,
+) -> Manifest:
+    """Make a dataset of all subjects of a folder or table.
 
     Subjects that an earlier call has finished, of the same files and with the same settings, are kept. One that cannot be
     prepared does not stop the others.
@@ -29,10 +41,12 @@ def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
     Parameters
     ----------
     source : Path
-        Scans in SynthRAD layout.
+        Scans in any layout.
     dataset : Path
         The folder to write.
     settings : Preparation
+    layout, ct_source, mr_series, ct_series, force_geometry
+        Which scans are meant; see `find_subjects`.
 
     Raises
     ------
@@ -41,7 +55,10 @@ def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
     BusyError
         If another process works in the dataset.
     """
-    found = find_subjects(source)
+    listing = find_subjects(source, layout, ct_source=ct_source, mr_series=mr_series, ct_series=ct_series, force_geometry=force_geometry)
+    if layout == "auto":
+        print(f"transmodal: {listing.explanation}", file=sys.stderr)
+    found = listing.subjects
     subjects, failures = [], []
     with folder_lock(dataset):
         for files in track(found, "preparing"):
@@ -61,7 +78,9 @@ def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
 
 
 def _prepare_subject(files: SubjectFiles, dataset: Path, settings: Preparation) -> Subject:
-    hashes = {name: sha256(path) for name, path in files.files.items()}
+    if files.problem is not None:
+        raise files.problem
+    hashes = {name: scan.digest() for name, scan in files.files.items()}
     note = dataset / "subjects" / f"{files.id}.json"
     key = {"files": hashes, "settings": settings.model_dump(mode="json"), "attributes": files.attributes}
     if note.is_file() and (done := read_json(note)).get("key") == key:
@@ -77,7 +96,7 @@ def _prepare_subject(files: SubjectFiles, dataset: Path, settings: Preparation) 
 
 def _prepare_images(files: SubjectFiles, settings: Preparation) -> dict[str, Volume]:
     """All images of a subject on one grid, which the MR defines where there is one."""
-    scans = {name: read_scan(path, name) for name, path in files.files.items()}
+    scans = {name: files.files[name].read(name) for name in MODALITIES if name in files.files}
     given = scans.get("mask")
     first, *rest = [name for name in ("mr", "ct") if name in scans]
     prepared = {first: prepare_scan(scans[first], settings, given)}
