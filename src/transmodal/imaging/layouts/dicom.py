@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from transmodal.core.errors import DataError, TransmodalError
 from transmodal.core.volume import Modality
@@ -130,6 +131,12 @@ def _attributes(file: DicomFile, kind: str) -> Attributes:
 
 
 def _mr_attributes(file: DicomFile) -> Attributes:
-    technique = next((text for keyword in _TECHNIQUE if (text := printable(file.header.get(keyword)))), None)
+    technique = next((text for keyword in _TECHNIQUE if (text := _joined(file.header.get(keyword)))), None)
     field = number_or_text(printable(file.header.get("MagneticFieldStrength")))
     return ({"technique": technique} if technique else {}) | ({"field_strength_t": field} if isinstance(field, float) else {})
+
+
+def _joined(value: Any) -> str:
+    """Several values as DICOM writes them."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return printable("\\".join(str(part) for part in value) if several else value)

@@ -182,7 +182,7 @@ def _hash(name: str) -> str:
 
 def number_or_text(text: str) -> str | float:
     """Read a number as a float, and anything else (names with leading zeros, ``nan``) as text."""
-    return float(text) if re.fullmatch(r"[+-]?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,2})?", text) else text
+    return float(text) if re.fullmatch(r"[+-]?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,2})?", text, re.ASCII) else text
 
 
 def walk(source: Path) -> Iterator[tuple[Path, list[Path]]]:
