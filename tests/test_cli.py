@@ -8,7 +8,7 @@ from transmodal import cli
 from transmodal.core.errors import GeometryError, TransmodalError
 from transmodal.methods.recipe import recipe_names
 
-COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "evaluate", "report", "recipes"]
+COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "evaluate", "report", "series", "recipes"]
 
 # What takes a second or more to import, and so must wait until a command runs.
 HEAVY = ("torch", "lightning_fabric", "monai", "SimpleITK", "nibabel", "scipy", "skimage", "matplotlib", "zarr", "pydantic", "pydicom")

@@ -19,6 +19,8 @@ app = App(
 
 # A switch without a --no- twin.
 Flag = Annotated[bool, Parameter(negative="")]
+# As transmodal.imaging.layouts has it, which is heavy to import.
+LayoutName = Literal["auto", "synthrad", "bids", "nnunet", "dicom", "csv", "folders", "unpaired"]
 
 
 @app.command
@@ -109,6 +111,11 @@ def prepare(
     dataset: Path,
     /,
     *,
+    layout: LayoutName = "auto",
+    ct: Path | None = None,
+    mr_series: str | None = None,
+    ct_series: str | None = None,
+    force_geometry: Flag = False,
     recipe: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     register: Literal["auto", "none", "rigid", "affine", "landmarks"] | None = None,
@@ -117,14 +124,23 @@ def prepare(
     workers: int = 1,
     scheduler: str | None = None,
 ) -> None:
-    """Turn folders of scans into a dataset for training, with a page to check them on.
+    """Turn scans, however they are organised, into a dataset for training, with a page to check them on.
 
     Parameters
     ----------
     source
-        Scans: a folder a subject with mr, ct and (optionally) mask, in any supported format.
+        A folder in SynthRAD, BIDS or nnU-Net layout, a tree of DICOM files, two folders mr and ct, or a table (.csv, .tsv) of scans.
     dataset
         The folder to write; finished subjects are kept.
+    layout
+        How the source is organised; by default it is recognized, and the reason told.
+    ct
+        A folder of CTs of other people than those whose MRs are in the source: an unpaired dataset.
+    mr_series, ct_series
+        Which of several scans of a subject is meant: of DICOM, the number or UID of the series or a pattern of its description, such as
+        "*mprage*"; of files, a pattern of the name.
+    force_geometry
+        Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
     recipe
         Prepare as this recipe asks for (its table [preparation]).
     set_
@@ -147,7 +163,8 @@ def prepare(
     given = {"registration.kind": register, "spacing_mm": "native" if native else spacing_mm}
     shortcuts = [f"preparation.{name}={value}" for name, value in given.items() if value is not None]
     settings = load_preparation(recipe, [*(set_ or []), *shortcuts])
-    manifest = run(source, dataset, settings, workers=Workers(workers, scheduler))
+    choices = {"ct_source": ct, "mr_series": mr_series, "ct_series": ct_series, "force_geometry": force_geometry}
+    manifest = run(source, dataset, settings, layout=layout, workers=Workers(workers, scheduler), **choices)
     pairs = sum(subject.paired for subject in manifest.subjects)
     print(f"{len(manifest.subjects)} subjects ({pairs} paired) in {dataset}; to check them: {dataset / 'quality.html'}")
 
@@ -203,6 +220,7 @@ def synthesize(
     *,
     model: Path,
     direction: Literal["mr2ct", "ct2mr"] | None = None,
+    layout: LayoutName = "auto",
     part: Literal["all", "train", "validation", "test"] = "all",
     device: str = "auto",
     series: str | None = None,
@@ -213,26 +231,30 @@ def synthesize(
     Parameters
     ----------
     scan
-        A scan, a folder in SynthRAD layout, or a folder of DICOM files.
+        A scan, a folder of subjects or a table as prepare takes them, or a folder of DICOM files.
     output
-        A scan file such as sct.nii.gz, or for a folder the folder to write. From DICOM, a folder takes the result as a series.
+        A scan file such as sct.nii.gz, or for a folder the folder to write. From DICOM, a folder takes the result as a series; from BIDS,
+        it becomes a BIDS derivative.
     model
         A run.
     direction
         mr2ct or ct2mr; by default what the model does.
+    layout
+        How a folder is organised; by default it is recognized, and the reason told.
     part
         Of a folder, only the subjects in this part of the run's split.
     device
         auto, cpu, cuda ...
     series
-        Of DICOM, the number or UID of the series, where several would do.
+        Where several scans would do: of DICOM, the number or UID of the series or a pattern of its description; of files, a pattern
+        of the name.
     force_geometry
         Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
     """
     from transmodal.workflows.synthesize import synthesize as run
 
     choices = {"series": series, "force_geometry": force_geometry}
-    written = run(scan, output, model, direction=direction, part=part, device=device, **choices)
+    written = run(scan, output, model, direction=direction, layout=layout, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
 
 
@@ -292,6 +314,22 @@ def report(*arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")], titl
         raise ConfigError("report: give one or more folders of scores or runs, and last the page to write, such as report.html")
     run(arguments[:-1], arguments[-1], title=title)
     print(f"The report: {arguments[-1]}")
+
+
+@app.command
+def series(folder: Path, /, *, json: Flag = False) -> None:
+    """List what a DICOM folder holds, and why a series is no volume where it is none.
+
+    Parameters
+    ----------
+    folder
+        A folder tree, or one file.
+    json
+        For a script to read.
+    """
+    from transmodal.workflows.series import show_series
+
+    show_series(folder, as_json=json)
 
 
 @app.command

@@ -71,3 +71,29 @@ def test_companions_lie_beside_the_image(tmp_path):
     assert companion(tmp_path / "a/ct.nii.gz", "a", "mr") is None
     assert companion(tmp_path / "b.nii.gz", "b", "mask") == tmp_path / "b_mask.nii.gz"
     assert companion(tmp_path / "c_ct.nii.gz", "c", "mr") == tmp_path / "c_mr.nii.gz"
+
+
+def test_bids_predictions_pair_by_subject_and_session(tmp_path):
+    references = touch(
+        tmp_path / "raw",
+        *(f"sub-1/ses-{k}/anat/sub-1_ses-{k}_{suffix}.nii.gz" for k in "ab" for suffix in ("ct", "T1w", "mask")),
+        *("sub-2/ses-mr/anat/sub-2_ses-mr_T1w.nii.gz", "sub-2/ses-ct/anat/sub-2_ses-ct_ct.nii.gz"),
+    )
+    predictions = touch(
+        tmp_path / "made",
+        "sub-1/ses-b/anat/sub-1_ses-b_space-T1w_desc-synthetic_ct.nii.gz",
+        "sub-2/ses-mr/anat/sub-2_ses-mr_acq-x_space-T1w_desc-synthetic_ct.nii.gz",
+    )
+    matching = match(predictions, references, "sct", "ct")
+    assert [(pair.case, pair.reference.name) for pair in matching.pairs] == [
+        ("sub-1_ses-b", "sub-1_ses-b_ct.nii.gz"),
+        ("sub-2", "sub-2_ses-ct_ct.nii.gz"),
+    ]
+    assert matching.unpredicted == ("sub-1_ses-a",)
+    reference = matching.pairs[0].reference
+    assert companion(reference, "sub-1_ses-b", "mask") == reference.with_name("sub-1_ses-b_mask.nii.gz")
+    assert companion(reference, "sub-1_ses-b", "mr") == reference.with_name("sub-1_ses-b_T1w.nii.gz")
+    assert companion(reference, "sub-1_ses-b", "labels") is None
+    assert sorted(find_images(references, "mask")) == ["sub-1_ses-a", "sub-1_ses-b"]
+    with pytest.raises(DataError, match="no scan of any case"):
+        find_images(predictions, "smr")

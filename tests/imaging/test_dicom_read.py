@@ -173,7 +173,7 @@ def test_two_series_must_be_chosen_from(array, tmp_path):
         read_series(tmp_path, "ct")
     assert read_series(tmp_path, "ct", series="11").series.description == "T1 post"
     assert read_series(tmp_path, "ct", series=uid("series", "one")).series.number == "4"
-    with pytest.raises(ConfigError, match="--series 5: 0 series have"):
+    with pytest.raises(ConfigError, match="--series 5: no series has"):
         read_series(tmp_path, "ct", series="5")
     with pytest.raises(DataError, match="its modality is CT, and MR is wanted"):
         read_series(tmp_path, "mr", series="4")

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmodal.core.errors import ConfigError
 from transmodal.core.config import validate
+from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import resample
 from transmodal.imaging.preparation import Preparation, TemplateSpace, find_space, prepare_scan

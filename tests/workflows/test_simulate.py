@@ -24,7 +24,7 @@ def made(tmp_path_factory):
 def test_layout_is_that_of_synthrad(made):
     out, ids = made
     assert ids == ["sim0001", "sim0002"]
-    subjects = find_subjects(out)
+    subjects = find_subjects(out).subjects
     assert [subject.id for subject in subjects] == ids
     for subject in subjects:
         assert set(subject.files) == set(SCANS)

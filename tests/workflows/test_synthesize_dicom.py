@@ -83,9 +83,10 @@ def test_what_cannot_be_is_refused_before_any_work(run, heads, array, tmp_path):
     (tmp_path / "full" / "x").touch()
     with pytest.raises(FileError, match="there is something already"):
         synthesize(scan, tmp_path / "full", run)
-    for options in ({"series": "3"}, {"force_geometry": True}):
-        with pytest.raises(ConfigError, match="are for DICOM"):
-            synthesize(heads, tmp_path / "out", run, **options)
+    with pytest.raises(ConfigError, match=r"--force-geometry is for DICOM, and .* is SynthRAD"):
+        synthesize(heads, tmp_path / "out", run, force_geometry=True)
+    with pytest.raises(ConfigError, match="are for DICOM"):
+        synthesize(heads / "Task1" / "brain" / "head0" / "mr.nii.gz", tmp_path / "out", run, series="3")
     single = next(scan.iterdir())
     with pytest.raises(GeometryError, match="a single slice"):
         synthesize(single, tmp_path / "sct", run)

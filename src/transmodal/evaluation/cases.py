@@ -1,7 +1,8 @@
 """Which prediction belongs to which reference: matching by the name of the case.
 
-Two layouts are understood, at any depth: a folder a case with files named by what they are (``<case>/sct.nii.gz``), and files named
-by the case (``<case>.nii.gz``, or ``<case>_sct.nii.gz``). A name is never guessed from its parts.
+Three layouts are understood: BIDS, where the case is the subject and the session, and, at any depth, a folder a case with files named
+by what they are (``<case>/sct.nii.gz``), and files named by the case (``<case>.nii.gz``, or ``<case>_sct.nii.gz``). Otherwise a name is
+never guessed from its parts.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transmodal.core.errors import DataError
+from transmodal.imaging.layouts import bids
+from transmodal.imaging.layouts.bids_names import CT_SUFFIX, parse_name
+from transmodal.imaging.layouts.subjects import Options, scans_in
 from transmodal.imaging.scan import find_scan, strip_scan_suffix
 
 STEMS = ("mr", "ct", "sct", "smr", "mask", "labels")
@@ -49,7 +53,8 @@ def match(predictions: Path, references: Path, prediction_stem: str, reference_s
     DataError
         If a folder holds no such scan, two scans carry one case's name, or no name is on both sides.
     """
-    found, wanted = find_images(predictions, prediction_stem), find_images(references, reference_stem)
+    wanted = find_images(references, reference_stem)
+    found = _without_sessions(find_images(predictions, prediction_stem), wanted)
     if len(found) == len(wanted) == 1 and found.get(predictions.name) and wanted.get(references.name):
         return Matching((Pair(references.name, found[predictions.name], wanted[references.name]),), (), ())
     common = sorted(found.keys() & wanted.keys())
@@ -82,7 +87,7 @@ def find_images(folder: Path, stem: str) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; give the folder that holds the cases")
-    found = list(_by_folder(folder, stem)) or list(_by_file(folder, stem))
+    found = list(_by_bids(folder, stem)) or list(_by_folder(folder, stem)) or list(_by_file(folder, stem))
     if not found:
         raise DataError(f"{folder}: no scan of any case; expected CASE/{stem}.nii.gz, CASE_{stem}.nii.gz or CASE.nii.gz (or .mha, ...)")
     images: dict[str, Path] = {}
@@ -95,8 +100,30 @@ def find_images(folder: Path, stem: str) -> dict[str, Path]:
 
 def companion(image: Path, case: str, stem: str) -> Path | None:
     """Find another scan of the same case beside `image`: ``<stem>.*``, or ``<case>_<stem>.*`` where files are named by the case."""
+    name = parse_name(image)
+    if name is not None:
+        beside = [path for path in scans_in(image.parent) if (other := parse_name(path)) is not None and other.case == name.case]
+        found = [path for path in beside if bids.kind_of(path) == stem]
+        return found[0] if len(found) == 1 else None
     named_by_case = strip_scan_suffix(image.name) not in STEMS
     return find_scan(image.parent, f"{case}_{stem}" if named_by_case else stem)
+
+
+def _by_bids(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
+    """Synthetic images by their names, and true ones as they are read for `prepare`."""
+    if bids.recognize(folder) is None:
+        return
+    if stem in ("sct", "smr"):
+        synthetic = (scan for scan in bids.scans_of(folder) if scan.name.is_synthetic)
+        yield from ((scan.name.case, scan.path) for scan in synthetic if (scan.name.suffix == CT_SUFFIX) == (stem == "sct"))
+        return
+    for draft in bids.read(folder, Options()):
+        yield from ((draft.name, scan.path) for scan in draft.files.get(stem, []))
+
+
+def _without_sessions(found: dict[str, Path], wanted: dict[str, Path]) -> dict[str, Path]:
+    """Name a prediction by the person alone, as the reference is whose MR and CT are of two sessions."""
+    return {case if case in wanted or (person := case.split("_ses-")[0]) not in wanted else person: path for case, path in found.items()}
 
 
 def _by_folder(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:

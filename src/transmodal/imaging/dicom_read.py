@@ -5,7 +5,9 @@ is a volume only if every slice is within a tenth of a millimetre of a regular g
 """
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,10 @@ class Series:
         """Columns, rows and slices, if there is a stack."""
         return self.stack.grid().shape if self.stack else None
 
+    def is_called(self, text: str) -> bool:
+        """Whether `text` is the number or the UID of the series, or a shell pattern (``*mprage*``) that its description matches."""
+        return text in (self.number, self.uid) or fnmatchcase(self.description.lower(), text.lower())
+
     def describe(self) -> str:
         """One line for a list."""
         size = "x".join(str(n) for n in self.shape) if self.shape else "no volume"
@@ -89,18 +95,40 @@ class DicomScan:
         return self.series.stack.planes
 
     def digest(self) -> str:
-        """SHA-256 over the hashes of the series' files, whatever they are called and wherever they lie."""
-        hashes = sorted(sha256(file.path) for file in self.series.files)
-        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+        """SHA-256 of the series' files; see `digest_files`."""
+        return digest_files(file.path for file in self.series.files)
 
 
-def find_series(source: Path, *, force_geometry: bool = False) -> list[Series]:
+def digest_files(paths: Iterable[Path]) -> str:
+    """SHA-256 over the hashes of files, whatever they are called and wherever they lie."""
+    return hashlib.sha256("".join(sorted(sha256(path) for path in paths)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What a folder tree holds of DICOM.
+
+    Parameters
+    ----------
+    series : tuple of Series
+        By number. A series that is no volume says why.
+    damaged : tuple of (Path, TransmodalError)
+        Files that cannot be read, each of which might belong to any series.
+    """
+
+    series: tuple[Series, ...]
+    damaged: tuple[tuple[Path, TransmodalError], ...]
+
+
+def find_series(source: Path, *, files: Iterable[Path] | None = None, force_geometry: bool = False) -> list[Series]:
     """List the series below a folder, or in one file.
 
     Parameters
     ----------
     source : Path
         Other files than DICOM are passed over.
+    files : iterable of Path, optional
+        Of the files there, only these.
     force_geometry : bool
         Accept lossy compression, and slices that are not on a regular grid.
 
@@ -114,18 +142,36 @@ def find_series(source: Path, *, force_geometry: bool = False) -> list[Series]:
     FileError
         If there is no DICOM file, or one of them is damaged: it might belong to any series.
     """
+    found = survey(source, files=files, force_geometry=force_geometry)
+    if found.damaged:
+        raise found.damaged[0][1]
+    return list(found.series)
+
+
+def survey(source: Path, *, files: Iterable[Path] | None = None, force_geometry: bool = False) -> Survey:
+    """List the series below a folder as `find_series` does, and the damaged files beside them.
+
+    Raises
+    ------
+    FileError
+        If there is no DICOM file.
+    """
     if not source.exists():
         raise FileError(f"{source}: there is no such file or folder")
     groups: dict[str, list[DicomFile]] = {}
-    for path in find_dicom(source):
-        file = read_header(path)
-        with faults(path):
-            if file.header.file_meta.get("MediaStorageSOPClassUID") != _DICOMDIR:
-                groups.setdefault(_series_uid(file), []).append(file)
-    if not groups:
+    damaged = []
+    for path in find_dicom(source) if files is None else files:
+        try:
+            file = read_header(path)
+            with faults(path):
+                if file.header.file_meta.get("MediaStorageSOPClassUID") != _DICOMDIR:
+                    groups.setdefault(_series_uid(file), []).append(file)
+        except TransmodalError as error:
+            damaged.append((path, error))
+    if not groups and not damaged:
         raise FileError(f"{source}: no DICOM images there; give a DICOM file or a folder of them")
-    found = [_series(uid, files, force_geometry) for uid, files in groups.items()]
-    return sorted(found, key=lambda series: (len(series.number), series.number, series.uid))
+    found = [_series(uid, group, force_geometry) for uid, group in groups.items()]
+    return Survey(tuple(sorted(found, key=lambda series: (len(series.number), series.number, series.uid))), tuple(damaged))
 
 
 def _series_uid(file: DicomFile) -> str:
@@ -178,7 +224,9 @@ def _accept(files: list[DicomFile], stack_: Stack, force: bool) -> str:
     return "; ".join(notes)
 
 
-def read_series(source: Path, modality: Modality, *, series: str | None = None, force_geometry: bool = False) -> DicomScan:
+def read_series(
+    source: Path, modality: Modality, *, series: str | None = None, files: Iterable[Path] | None = None, force_geometry: bool = False
+) -> DicomScan:
     """Read the one series of a modality that is a volume.
 
     Parameters
@@ -187,7 +235,9 @@ def read_series(source: Path, modality: Modality, *, series: str | None = None, 
         A folder tree, or one enhanced multi-frame file.
     modality : {"mr", "ct"}
     series : str, optional
-        SeriesNumber or SeriesInstanceUID, where several series would do.
+        SeriesNumber, SeriesInstanceUID, or a shell pattern of the SeriesDescription, where several series would do.
+    files : iterable of Path, optional
+        Of the files there, only these.
     force_geometry : bool
         Resample slices that are tilted, missing or unevenly spaced onto a regular grid at right angles, linearly and in physical
         space, and accept lossy compression. `DicomScan.series.note` then says what was done.
@@ -209,7 +259,8 @@ def read_series(source: Path, modality: Modality, *, series: str | None = None, 
     ConfigError
         If the named series is not there.
     """
-    chosen = _choose(find_series(source, force_geometry=force_geometry), modality, series, source)
+    found = find_series(source, files=files, force_geometry=force_geometry)
+    chosen = choose_series(found, modality, series, str(source))
     assert chosen.stack is not None
     array = _voxels(chosen.stack.planes, modality)
     grid, regularized = chosen.stack.grid(), irregularity(chosen.stack) is not None
@@ -220,25 +271,47 @@ def read_series(source: Path, modality: Modality, *, series: str | None = None, 
     return DicomScan(volume, chosen, regularized)
 
 
-def _choose(found: list[Series], modality: Modality, wanted: str | None, source: Path) -> Series:
+def choose_series(found: Sequence[Series], modality: Modality, wanted: str | None, where: str, option: str = "--series") -> Series:
+    """Choose the one series of a modality that is a volume.
+
+    Parameters
+    ----------
+    found : sequence of Series
+    modality : {"mr", "ct"}
+    wanted : str, optional
+        See `Series.is_called`.
+    where, option : str
+        For messages: what was searched, and how the user names a series.
+
+    Raises
+    ------
+    ConfigError
+        If the wanted series is not there, or several are called so.
+    DataError
+        If no series of that modality is a volume, or several are and none is named.
+    TransmodalError
+        What is wrong with the only series that it can be.
+    """
     kind = modality.upper()
     listing = "\n".join(f"  {series.describe()}" for series in found)
-    if wanted is not None:
-        named = [series for series in found if wanted in (series.uid, series.number)]
-        if len(named) != 1:
-            raise ConfigError(f"--series {wanted}: {len(named)} series have this number or UID; {source} holds:\n{listing}")
-        if named[0].modality != kind:
-            raise DataError(f"--series {wanted}: its modality is {named[0].modality}, and {kind} is wanted")
-        return _require_volume(named[0])
     candidates = [series for series in found if series.modality == kind]
+    if wanted is not None:
+        named = [series for series in found if series.is_called(wanted)]
+        if not named:
+            raise ConfigError(f"{option} {wanted}: no series has this number, UID or description; {where} holds:\n{listing}")
+        candidates = [series for series in named if series.modality == kind]
+        if not candidates:
+            raise DataError(f"{option} {wanted}: its modality is {named[0].modality}, and {kind} is wanted")
     usable = [series for series in candidates if series.problem is None]
     if len(usable) == 1:
         return usable[0]
     if len(candidates) == 1:
         return _require_volume(candidates[0])
     if usable:
-        raise DataError(f"{source}: {len(usable)} {kind} series would do; choose one by its number or UID with --series:\n{listing}")
-    raise DataError(f"{source}: no {kind} series is a volume:\n{listing}")
+        raise DataError(
+            f"{where}: {len(usable)} {kind} series would do; choose one by its number, UID or description with {option}:\n{listing}"
+        )
+    raise DataError(f"{where}: no {kind} series is a volume:\n{listing}")
 
 
 def _require_volume(series: Series) -> Series:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from transmodal.core.errors import DataError
-from transmodal.core.volume import Grid, Volume
+from transmodal.core.volume import Grid, Modality, Volume
 from transmodal.imaging.alignment import Alignment, align_pair
 from transmodal.imaging.grid import canonical, resample
 from transmodal.imaging.layouts import SubjectFiles
 from transmodal.imaging.preparation import Preparation, PreparedScan, Space, blank, correct_scan, find_mask, find_space, working_grid
 from transmodal.imaging.registration import Transform, warp
+
+# What the voxels of each kind of file mean.
+_MODALITIES: dict[str, Modality] = {"mr": "mr", "ct": "ct", "mask": "mask", "labels": "labels", "brain": "mask"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ def prepare_subject(files: SubjectFiles, settings: Preparation) -> PreparedSubje
     """
     if files.problem is not None:
         raise files.problem
-    images = {name: source.read("mask" if name == "brain" else name) for name, source in files.files.items()}
+    images = {name: source.read(_MODALITIES[name]) for name, source in files.files.items()}
     scans = {name: images[name] for name in ("mr", "ct") if name in images}
     if not scans:
         raise DataError("there is neither an MR nor a CT")

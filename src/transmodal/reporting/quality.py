@@ -183,9 +183,7 @@ def doubts(subject: Subject) -> list[str]:
     for name in ("mr", "ct"):
         litres = subject.images[name].litres if name in subject.images else None
         if litres is not None and not _HEAD_LITRES[0] <= litres <= _HEAD_LITRES[1]:
-            lines.append(
-                f"{subject.id}: the mask of the {name.upper()} holds {litres:.1f} litres, which is not a head: is it cut, or not masked well?"
-            )
+            lines.append(f"{subject.id}: the mask of the {name.upper()} holds {litres:.1f} litres: is the head cut, or the mask not right?")
     note = subject.steps.registration
     if note is not None and note.kind != "landmarks" and (note.doubt_mm or 0) > _DOUBT_MM:
         lines.append(

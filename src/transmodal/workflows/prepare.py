@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from transmodal.data.manifest import Image, Manifest, RegistrationNote, Steps, S
 from transmodal.data.store import make_store, write_image
 from transmodal.evaluation.protocols import score
 from transmodal.imaging.alignment import Alignment
-from transmodal.imaging.layouts import SubjectFiles, find_subjects
+from transmodal.imaging.layouts import Layout, SubjectFiles, find_subjects
 from transmodal.imaging.preparation import TEMPLATE_NAME, Preparation, PreparedScan, copy_template
 from transmodal.imaging.registration import warp
 from transmodal.imaging.scan import write_scan
@@ -33,8 +32,19 @@ PAGE_NAME = "quality.html"
 FLOOR_PROTOCOL = "synthrad2023"
 
 
-def prepare(source: Path, dataset: Path, settings: Preparation, *, workers: Workers = HERE, **finding: Any) -> Manifest:
-    """Make a dataset of all subjects of a folder.
+def prepare(
+    source: Path,
+    dataset: Path,
+    settings: Preparation,
+    *,
+    layout: Layout = "auto",
+    ct_source: Path | None = None,
+    mr_series: str | None = None,
+    ct_series: str | None = None,
+    force_geometry: bool = False,
+    workers: Workers = HERE,
+) -> Manifest:
+    """Make a dataset of all subjects of a folder or table.
 
     Subjects that an earlier call has finished, of the same files and with the same settings, are kept. One that cannot be
     prepared does not stop the others.
@@ -42,15 +52,15 @@ def prepare(source: Path, dataset: Path, settings: Preparation, *, workers: Work
     Parameters
     ----------
     source : Path
-        Scans in any of the layouts.
+        Scans in any layout.
     dataset : Path
         The folder to write: ``dataset.json``, the arrays, ``quality.html`` with a picture of each subject, and of the pairs that were
         registered ``aligned/<id>/{mr,ct,mask}.nii.gz`` on the MR's own grid, for `evaluate`.
     settings : Preparation
+    layout, ct_source, mr_series, ct_series, force_geometry
+        Which scans are meant; see `find_subjects`.
     workers : Workers
         Who prepares subjects.
-    **finding
-        Passed on to `transmodal.imaging.layouts.find_subjects`.
 
     Raises
     ------
@@ -60,22 +70,24 @@ def prepare(source: Path, dataset: Path, settings: Preparation, *, workers: Work
         If another process works in the dataset.
     """
     dataset = Path(dataset)
-    found = find_subjects(Path(source), **finding)
-    print(f"transmodal: {found.explanation}", file=sys.stderr)
+    listing = find_subjects(source, layout, ct_source=ct_source, mr_series=mr_series, ct_series=ct_series, force_geometry=force_geometry)
+    if layout == "auto":
+        print(f"transmodal: {listing.explanation}", file=sys.stderr)
+    found = listing.subjects
     with folder_lock(dataset):
         settings = copy_template(settings, Path.cwd(), dataset)
         make_store(dataset)
         job = functools.partial(_prepare_case, dataset=dataset.resolve(), settings=settings)
         outcomes = {}
-        for files, outcome in track(run_jobs(job, found.subjects, workers), "preparing", total=len(found.subjects)):
+        for files, outcome in track(run_jobs(job, found, workers), "preparing", total=len(found)):
             outcomes[files.id] = outcome
-        subjects = tuple(outcome for files in found.subjects if isinstance(outcome := outcomes[files.id], Subject))
-        failures = [f"{files.id}: {error}" for files in found.subjects if isinstance(error := outcomes[files.id], TransmodalError)]
+        subjects = tuple(outcome for files in found if isinstance(outcome := outcomes[files.id], Subject))
+        failures = [f"{files.id}: {error}" for files in found if isinstance(error := outcomes[files.id], TransmodalError)]
         manifest = Manifest(preparation=settings, subjects=subjects)
         if subjects:
             _finish(dataset, manifest, failures)
     if failures:
-        raise CasesFailed(f"{len(failures)} of {len(found.subjects)} subjects could not be prepared:\n" + "\n".join(failures))
+        raise CasesFailed(f"{len(failures)} of {len(found)} subjects could not be prepared:\n" + "\n".join(failures))
     return manifest
 
 

@@ -1,27 +1,32 @@
 """From a run and a scan, or a folder of scans, to the other modality on the scans' own grids."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from transmodal import __version__
 from transmodal.contracts import Method
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError
-from transmodal.core.files import read_json, require_new_folder, sha256, write_json
+from transmodal.core.files import read_json, require_new_folder, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Direction, Modality, source_of
 from transmodal.engine.hardware import choose_device, keep_memory
-from transmodal.imaging.dicom_files import find_dicom, is_dicom
-from transmodal.imaging.dicom_read import read_series
+from transmodal.imaging.dicom_files import is_dicom
 from transmodal.imaging.dicom_write import write_series
-from transmodal.imaging.layouts import SubjectFiles, find_subjects
-from transmodal.imaging.scan import read_scan, require_writable, strip_scan_suffix, write_scan
+from transmodal.imaging.layouts import Found, Layout, ScanSource, SubjectFiles, find_subjects
+from transmodal.imaging.layouts.dicom import series_source
+from transmodal.imaging.layouts.subjects import Options
+from transmodal.imaging.layouts.table import is_table
+from transmodal.imaging.scan import require_writable, strip_scan_suffix, write_scan
 from transmodal.methods.runs import load_method, read_run, weights_hash
+from transmodal.workflows.derivative import derivative_paths, describe_derivative, sidecar
 
 Part = Literal["all", "train", "validation", "test"]
 
 OUTPUT_NAMES: dict[Direction, str] = {"mr2ct": "sct", "ct2mr": "smr"}
+_SERIES_OPTION = "--series"
 
 
 def synthesize(
@@ -30,30 +35,35 @@ def synthesize(
     model: Path,
     *,
     direction: Direction | None = None,
+    layout: Layout = "auto",
     part: Part = "all",
     device: str = "auto",
     series: str | None = None,
     force_geometry: bool = False,
 ) -> list[Path]:
-    """Make the other modality of one scan, or of every subject below a folder.
+    """Make the other modality of one scan, or of every subject of a folder or table.
 
     Parameters
     ----------
     scan : Path
-        A scan, a folder in SynthRAD layout, or a folder of DICOM files.
+        A scan, a folder of subjects in any layout, a table of scans, or a folder of DICOM files.
     output : Path
-        A scan file; or, for a folder of subjects, the folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR); or,
-        for DICOM, a folder to make that takes the result as a series.
+        A scan file; or, for DICOM of one patient, a folder to make that takes the result as a series; or, for several subjects, the
+        folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR), a DICOM series ``<subject>/`` for those that come as
+        DICOM, or a BIDS derivative for those in BIDS.
     model : Path
         A run.
     direction : {"mr2ct", "ct2mr"}, optional
         By default what the model does.
+    layout : str
+        How a folder is organised; see `find_subjects`.
     part : {"all", "train", "validation", "test"}
-        Of a folder, the subjects that were in this part of the run's split.
+        Of several subjects, those that were in this part of the run's split.
     device : str
         ``auto``, ``cpu``, ``cuda`` ...
     series : str, optional
-        Of DICOM, the number or UID of the series.
+        Of several scans of a subject, the one that is meant: of DICOM, the number or UID of the series or a pattern of its
+        description; of files, a pattern of the name.
     force_geometry : bool
         Of DICOM, resample what is not on a regular grid instead of refusing it.
 
@@ -73,53 +83,102 @@ def synthesize(
     if direction not in method.directions:
         raise ConfigError(f"--direction {direction}: the model {model} does {', '.join(method.directions)}")
     settings = {"direction": direction, "model": model.name, "weights": weights_hash(model), "title": read_run(model).recipe["title"]}
-    if _is_dicom(scan):
-        return [_synthesize_dicom(method, scan, output, settings, series, force_geometry)]
-    if series is not None or force_geometry:
-        raise ConfigError(f"--series and --force-geometry are for DICOM, and {scan} is not")
-    if scan.is_dir():
-        return _synthesize_folder(method, scan, output, _wanted(model, part), settings, part)
-    if not scan.is_file():
+    modality = source_of(direction)
+    maker = _Maker(method, direction, settings)
+    if scan.is_file() and not is_table(scan):
+        return [maker.make_one(_single(scan, modality, series, force_geometry), output)]
+    if not scan.exists():
         raise FileError(f"{scan}: there is no such file or folder")
-    require_writable(output)
-    _synthesize_file(method, scan, output, _note_beside(output), settings)
-    return [output]
+    choices = {"mr_series": series, "ct_series": series, "force_geometry": force_geometry, "series_option": _SERIES_OPTION}
+    found = find_subjects(scan, layout, wanted=(modality,), **choices)
+    if found.layout == "dicom" and len(found.subjects) == 1:
+        return [maker.make_one(_require_scan(found.subjects[0], modality), output)]
+    if layout == "auto":
+        print(f"transmodal: {found.explanation}", file=sys.stderr)
+    if _is_scan_file(output):
+        raise ConfigError(f"{output}: {scan} holds {len(found.subjects)} subjects; name a folder to write, not a file")
+    return _make_all(maker, scan, found, output, _wanted(model, part), part)
 
 
-def _note_beside(output: Path) -> Path:
-    return output.with_name(strip_scan_suffix(output.name) + ".json")
+def _single(scan: Path, modality: Modality, series: str | None, force_geometry: bool) -> ScanSource:
+    """A scan file, or the series of a DICOM file."""
+    if is_dicom(scan):
+        options = Options(mr_series=series, ct_series=series, force_geometry=force_geometry, series_option=_SERIES_OPTION)
+        return series_source(scan, modality, options)
+    if series is not None or force_geometry:
+        raise ConfigError(f"--series and --force-geometry are for DICOM and folders, and {scan} is neither")
+    return ScanSource(scan)
 
 
-def _is_dicom(scan: Path) -> bool:
-    """Whether a scan is a DICOM file, or a folder with DICOM files and without subjects in SynthRAD layout."""
-    if not scan.is_dir():
-        return is_dicom(scan)
-    try:
-        find_subjects(scan)
-    except DataError:
-        return any(True for _ in find_dicom(scan))
-    return False
+def _require_scan(case: SubjectFiles, modality: Modality) -> ScanSource:
+    if case.problem is not None:
+        raise case.problem
+    return case.files[modality]
 
 
-def _synthesize_dicom(method: Method, scan: Path, output: Path, settings: dict[str, Any], series: str | None, force_geometry: bool) -> Path:
-    """Write a DICOM series, or a scan file where `output` names one."""
-    as_series = strip_scan_suffix(output.name) == output.name
-    if as_series:
-        require_new_folder(output)
-    modality = source_of(settings["direction"])
-    source = read_series(scan, modality, series=series, force_geometry=force_geometry)
-    if source.series.note:
-        print(f"transmodal: {source.series.note}", file=sys.stderr)
-    result = method.synthesize(source.volume)
-    if as_series:
-        title = f"Synthetic {result.modality.upper()}"
-        write_series(result, source, output, description=title, software=f"transmodal {__version__}", model_hash=settings["weights"])
-    else:
-        write_scan(result, output)
-    settings = {**settings, "series": source.series.uid, "note": source.series.note}
-    record = make_record("synthesize", inputs={modality: source.digest()}, settings=settings)
-    write_json(_note_beside(output), record.model_dump(mode="json"))
-    return output
+def _is_scan_file(output: Path) -> bool:
+    return strip_scan_suffix(output.name) != output.name
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What is the same for all cases."""
+
+    method: Method
+    direction: Direction
+    settings: dict[str, Any]
+
+    def make_one(self, source: ScanSource, output: Path) -> Path:
+        """Write a scan file, or a series where the source is one and `output` names no file."""
+        note = output.with_name(strip_scan_suffix(output.name) + ".json")
+        if source.series is None:
+            require_writable(output)
+            self._make_file(source, output, note, {})
+        else:
+            self._make_dicom(source, output, note)
+        return output
+
+    def make_case(self, source: ScanSource, target: Path, note: Path, metadata: dict[str, Any]) -> None:
+        """Write a file or a series, unless this model has written it of this source already."""
+        if self._is_done(source, target, note):
+            return
+        if source.series is None:
+            self._make_file(source, target, note, metadata)
+        else:
+            self._make_dicom(source, target, note)
+
+    def _is_done(self, source: ScanSource, target: Path, note: Path) -> bool:
+        if not (target.exists() and note.is_file()):
+            return False
+        record = read_json(note)
+        record = record.get("Record", record)
+        settings = record.get("settings", {})
+        same_settings = all(settings.get(key) == value for key, value in self.settings.items())
+        return same_settings and record.get("inputs") == {source_of(self.direction): source.digest()}
+
+    def _make_file(self, source: ScanSource, target: Path, note: Path, metadata: dict[str, Any]) -> None:
+        write_scan(self.method.synthesize(source.read(source_of(self.direction))), target)
+        record = self._record(source, self.settings)
+        write_json(note, {**metadata, "Record": record} if metadata else record)
+
+    def _make_dicom(self, source: ScanSource, target: Path, note: Path) -> None:
+        as_series = not _is_scan_file(target)
+        if as_series:
+            require_new_folder(target)
+        scan = source.read_dicom(source_of(self.direction))
+        if scan.series.note:
+            print(f"transmodal: {scan.series.note}", file=sys.stderr)
+        result = self.method.synthesize(scan.volume)
+        if as_series:
+            title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
+            write_series(result, scan, target, description=title, software=software, model_hash=self.settings["weights"])
+        else:
+            write_scan(result, target)
+        write_json(note, self._record(source, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
+
+    def _record(self, source: ScanSource, settings: dict[str, Any]) -> dict[str, Any]:
+        inputs = {source_of(self.direction): source.digest()}
+        return make_record("synthesize", inputs=inputs, settings=settings).model_dump(mode="json")
 
 
 def _wanted(model: Path, part: Part) -> set[str] | None:
@@ -131,40 +190,32 @@ def _wanted(model: Path, part: Part) -> set[str] | None:
     return names
 
 
-def _synthesize_folder(
-    method: Method, source: Path, output: Path, wanted: set[str] | None, settings: dict[str, Any], part: Part
-) -> list[Path]:
-    modality, name = source_of(settings["direction"]), OUTPUT_NAMES[settings["direction"]]
-    cases = [case for case in find_subjects(source) if modality in case.files and (wanted is None or case.id in wanted)]
+def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: set[str] | None, part: Part) -> list[Path]:
+    cases = [case for case in found.subjects if wanted is None or case.id in wanted]
     if not cases:
-        raise DataError(f"{source}: none of the subjects there has an {modality.upper()}" + (" and is in that part" if wanted else ""))
+        raise DataError(f"{source}: none of the subjects there is in the part {part} of the run")
+    if found.layout == "bids":
+        describe_derivative(output, source)
     done, failures = [], []
     for case in track(cases, "synthesizing"):
-        target = output / case.id / f"{name}.nii.gz"
         try:
-            _synthesize_case(method, case, modality, target, settings)
+            scan = _require_scan(case, source_of(maker.direction))
+            target, note = _place(case.id, scan, found.layout, output, maker.direction)
+            metadata = sidecar(scan.path, source, maker.settings) if found.layout == "bids" else {}
+            maker.make_case(scan, target, note, metadata)
             done.append(target)
         except TransmodalError as error:
             failures.append(f"{case.id}: {error}")
-    record = make_record("synthesize", settings={**settings, "part": part})
-    write_json(output / RECORD_NAME, record.model_dump(mode="json"))
+    write_json(output / RECORD_NAME, make_record("synthesize", settings={**maker.settings, "part": part}).model_dump(mode="json"))
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(cases)} scans could not be synthesized:\n" + "\n".join(failures))
     return done
 
 
-def _synthesize_case(method: Method, case: SubjectFiles, modality: Modality, target: Path, settings: dict[str, Any]) -> None:
-    note = target.with_name(RECORD_NAME)
-    inputs = {modality: sha256(case.files[modality])}
-    if target.is_file() and note.is_file():
-        old = read_json(note)
-        if old.get("inputs") == inputs and old.get("settings") == settings:
-            return
-    _synthesize_file(method, case.files[modality], target, note, settings)
-
-
-def _synthesize_file(method: Method, scan: Path, target: Path, note: Path, settings: dict[str, Any]) -> None:
-    modality = source_of(settings["direction"])
-    write_scan(method.synthesize(read_scan(scan, modality)), target)
-    record = make_record("synthesize", inputs={modality: sha256(scan)}, settings=settings)
-    write_json(note, record.model_dump(mode="json"))
+def _place(case: str, scan: ScanSource, layout: Layout, output: Path, direction: Direction) -> tuple[Path, Path]:
+    """Where a result goes, and the note beside it."""
+    if scan.series is not None:
+        return output / case, output / f"{case}.json"
+    if layout == "bids":
+        return derivative_paths(scan.path, output, direction)
+    return output / case / f"{OUTPUT_NAMES[direction]}.nii.gz", output / case / RECORD_NAME
