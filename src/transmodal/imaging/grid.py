@@ -21,7 +21,7 @@ def canonical(volume: Volume) -> Volume:
     return Volume(array, volume.affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.shape), volume.modality)
 
 
-def isotropic_grid(grid: Grid, spacing_mm: float | tuple[float, float, float]) -> Grid:
+def isotropic_grid(grid: Grid, spacing_mm: float | tuple[float, float, float], *, upright: bool = False) -> Grid:
     """Lay a grid of a given spacing over the field of view of another, with the same centre and axes.
 
     Parameters
@@ -30,6 +30,8 @@ def isotropic_grid(grid: Grid, spacing_mm: float | tuple[float, float, float]) -
         Oblique, left-handed and sheared grids are ordinary; a shear is taken out.
     spacing_mm : float or three floats
         Voxel size along the new axes, which run nearest to right, front and top.
+    upright : bool
+        Take axes that run exactly to right, front and top instead.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def isotropic_grid(grid: Grid, spacing_mm: float | tuple[float, float, float]) -
         With right-handed orthogonal axes, and as many voxels as cover the field of view.
     """
     spacing = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), 3)
-    axes = _closest_ras(_orthogonal_axes(grid))
+    axes = np.eye(3) if upright else _closest_ras(_orthogonal_axes(grid))
     ends = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape], indexing="ij"), axis=-1).reshape(8, 3)
     along = grid.to_world(ends) @ axes
     low, high = along.min(axis=0), along.max(axis=0)

@@ -86,8 +86,8 @@ class Preparation(Config):
     template : TemplateSpace, optional
         A space that every scan is resampled in.
     spacing_mm : float or "native"
-        Isotropic voxel size after resampling along axes that run most nearly to the right, the front and the top; ``"native"`` keeps
-        the voxels of the scan (or the template) and only orders the axes.
+        Isotropic voxel size after resampling along axes that run to the right, the front and the top; ``"native"`` keeps the voxels
+        of the scan (or the template) and only orders its axes.
     crop : bool
         Cut to the smallest cube with the mask in its middle, so that the slices along every axis are centred squares.
     measure_in : {"mask", "brain"}
@@ -184,11 +184,14 @@ def find_space(scan: Volume, settings: Preparation) -> Space:
 
 
 def working_grid(space: Space, mask: Volume, settings: Preparation) -> Grid:
-    """The grid that a scan is resampled to: of the spacing that is asked for, and cut to the mask if it is asked for."""
+    """The grid that a scan is resampled to: of the spacing that is asked for, and cut to the mask if it is asked for.
+
+    It is upright, so that one head looks the same to a network however the slices were tilted that it was acquired in.
+    """
     grid = space.grid
     if settings.spacing_mm != "native":
         still = np.eye(4) if space.to_scan is None else space.to_scan
-        grid = isotropic_grid(Grid(grid.shape, np.linalg.inv(still) @ grid.affine), settings.spacing_mm)
+        grid = isotropic_grid(Grid(grid.shape, np.linalg.inv(still) @ grid.affine), settings.spacing_mm, upright=True)
         grid = Grid(grid.shape, still @ grid.affine)
     return _cube(grid, mask) if settings.crop else grid
 
