@@ -40,6 +40,11 @@ def test_cases_pair_by_name_across_layouts(tmp_path):
     assert matching.unpredicted == ("only-there",)
 
 
+def test_a_prediction_carries_the_safe_name_of_its_reference(tmp_path):
+    predictions, references = touch(tmp_path / "p", "an-odd-name/sct.nii.gz"), touch(tmp_path / "r", "an odd name/ct.nii.gz", "b/ct.nii.gz")
+    assert [pair.case for pair in match(predictions, references, "sct", "ct").pairs] == ["an odd name"]
+
+
 def test_one_folder_may_hold_both_sides(tmp_path):
     folder = touch(tmp_path, "a/sct.nii.gz", "a/ct.nii.gz")
     assert [pair.case for pair in match(folder, folder, "sct", "ct").pairs] == ["a"]

@@ -94,6 +94,15 @@ LAYOUTS = {
             "c": {"ct": "CT/c.mha"},
         },
     ),
+    "paired folders of folders": (
+        ["mr/a/scan.nii.gz", "mr/b/scan.nii.gz", "ct/a/scan.nii.gz", "mr/c/mr.nii.gz", "ct/c/ct.nii.gz", "mr/c/mask.nii.gz"],
+        "folders",
+        {
+            "a-scan": {"mr": "mr/a/scan.nii.gz", "ct": "ct/a/scan.nii.gz"},
+            "b-scan": {"mr": "mr/b/scan.nii.gz"},
+            "c": {"mr": "mr/c/mr.nii.gz", "ct": "ct/c/ct.nii.gz", "mask": "mr/c/mask.nii.gz"},
+        },
+    ),
     "unpaired folders": (
         ["mr/x.nii.gz", "mr/deep/y.nii.gz", "mr/deep/y_mask.nii.gz", "ct/z.nii.gz"],
         "unpaired",

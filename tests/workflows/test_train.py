@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,20 @@ def test_no_subject_is_in_two_parts(dataset, tmp_path):
     split = read_run(tmp_path / "run").split
     assert sorted(split.train + split.validation + split.test) == ["head0", "head1", "head2", "head3"]
     assert len(split.test) == len(split.validation) == 1
+
+
+def test_a_person_is_in_one_part_only(dataset, tmp_path):
+    sessions = shutil.copytree(dataset, tmp_path / "dataset")
+    manifest = read_manifest(sessions)
+    subjects = [
+        subject.model_copy(update={"attributes": {"person": str(subject.id in ("head0", "head3"))}}) for subject in manifest.subjects
+    ]
+    write_manifest(sessions, manifest.model_copy(update={"subjects": tuple(subjects)}))
+    recipe = load_recipe(
+        "baseline-threshold", ["train.steps=1", "train.batch_size=1", "train.validation_fraction=0", "train.test_fraction=0.5"]
+    )
+    split = read_run(train(recipe, sessions, tmp_path / "run", quiet=True)).split
+    assert {frozenset(split.train), frozenset(split.test)} == {frozenset({"head0", "head3"}), frozenset({"head1", "head2"})}
 
 
 def test_subjects_without_a_pair_are_left_out_or_missed(dataset, tmp_path):

@@ -115,6 +115,11 @@ class Subject(Config):
     steps: Steps = Steps()
 
     @property
+    def person(self) -> str:
+        """Who it is: the attribute ``person`` where several subjects (sessions, say) are one person's, else the subject itself."""
+        return str(self.attributes.get("person", self.id))
+
+    @property
     def paired(self) -> bool:
         """Whether both an MR and a CT are there."""
         return "mr" in self.images and "ct" in self.images

@@ -5,14 +5,14 @@ by what they are (``<case>/sct.nii.gz``), and files named by the case (``<case>.
 never guessed from its parts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from transmodal.core.errors import DataError
 from transmodal.imaging.layouts import bids
 from transmodal.imaging.layouts.bids_names import CT_SUFFIX, parse_name
-from transmodal.imaging.layouts.subjects import Options, scans_in
+from transmodal.imaging.layouts.subjects import Options, safe_names, scans_in
 from transmodal.imaging.scan import find_scan, strip_scan_suffix
 
 STEMS = ("mr", "ct", "sct", "smr", "mask", "labels")
@@ -54,7 +54,7 @@ def match(predictions: Path, references: Path, prediction_stem: str, reference_s
         If a folder holds no such scan, two scans carry one case's name, or no name is on both sides.
     """
     wanted = find_images(references, reference_stem)
-    found = _without_sessions(find_images(predictions, prediction_stem), wanted)
+    found = {_reference_name(case, wanted): path for case, path in find_images(predictions, prediction_stem).items()}
     if len(found) == len(wanted) == 1 and found.get(predictions.name) and wanted.get(references.name):
         return Matching((Pair(references.name, found[predictions.name], wanted[references.name]),), (), ())
     common = sorted(found.keys() & wanted.keys())
@@ -121,9 +121,13 @@ def _by_bids(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
         yield from ((draft.name, scan.path) for scan in draft.files.get(stem, []))
 
 
-def _without_sessions(found: dict[str, Path], wanted: dict[str, Path]) -> dict[str, Path]:
-    """Name a prediction by the person alone, as the reference is whose MR and CT are of two sessions."""
-    return {case if case in wanted or (person := case.split("_ses-")[0]) not in wanted else person: path for case, path in found.items()}
+def _reference_name(case: str, wanted: Collection[str]) -> str:
+    """Find what the references call a case: as it is, without the session (where MR and CT are of two), or not yet safe as a folder."""
+    if case in wanted:
+        return case
+    person = case.split("_ses-")[0]
+    originals = {safe: name for name, safe in zip(wanted, safe_names(list(wanted)), strict=True)}
+    return person if person in wanted else originals.get(case, case)
 
 
 def _by_folder(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:

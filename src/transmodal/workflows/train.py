@@ -150,10 +150,17 @@ def _warn_of_other_preparation(recipe: Recipe, manifest: Manifest) -> None:
 
 def _draw_split(manifest: Manifest, recipe: Recipe, training: Training) -> Split:
     needed = {"mr", "ct"} if recipe.sampling.pairing == "paired" else set()
-    names = [subject.id for subject in manifest.subjects if needed <= subject.images.keys()]
-    if not names:
+    people: dict[str, list[str]] = {}
+    for subject in manifest.subjects:
+        if needed <= subject.images.keys():
+            people.setdefault(subject.person, []).append(subject.id)
+    if not people:
         raise DataError("no subject of the dataset has both an MR and a CT, which this recipe needs")
-    return random_split(names, training.validation_fraction, training.test_fraction, training.seed)
+    drawn = random_split(list(people), training.validation_fraction, training.test_fraction, training.seed)
+    train, validation, test = (
+        tuple(name for person in part for name in people[person]) for part in (drawn.train, drawn.validation, drawn.test)
+    )
+    return Split(train=train, validation=validation, test=test)
 
 
 def _setting(recipe: Recipe, manifest: Manifest, split: Split) -> Setting:

@@ -12,7 +12,7 @@ from pathlib import Path
 from transmodal.core.errors import ConfigError, DataError, TransmodalError
 from transmodal.core.files import sha256
 from transmodal.core.volume import Modality, Volume
-from transmodal.imaging.dicom_read import DicomScan, digest_files, read_series
+from transmodal.imaging.dicom_read import DicomScan, digest_files, find_series, read_series
 from transmodal.imaging.scan import read_scan, strip_scan_suffix
 
 IMAGES: tuple[Modality, ...] = ("mr", "ct")
@@ -57,7 +57,10 @@ class ScanSource:
 
     def digest(self) -> str:
         """SHA-256 of the file, or over the hashes of the series' files."""
-        return sha256(self.path) if self.series is None else digest_files(self.files)
+        if self.series is None:
+            return sha256(self.path)
+        found = self.files or [file.path for series in find_series(self.path) if series.uid == self.series for file in series.files]
+        return digest_files(found)
 
     @property
     def name(self) -> str:
