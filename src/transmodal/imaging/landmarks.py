@@ -9,6 +9,8 @@ from jaxtyping import Float
 from transmodal.core.errors import DataError, FileError
 from transmodal.imaging.registration import Kind, Transform
 
+Point = Float[np.ndarray, "3"]
+
 _FEWEST = {"rigid": 3, "affine": 4}
 
 
@@ -45,7 +47,7 @@ def fit_landmarks(fixed: Float[np.ndarray, "n 3"], moving: Float[np.ndarray, "n 
     return Transform(matrix)
 
 
-def read_landmarks(path: Path) -> dict[str, Float[np.ndarray, "3"]]:
+def read_landmarks(path: Path) -> dict[str, Point]:
     """Read ``name,x,y,z`` lines (RAS+ mm); a first line of words is a header.
 
     Raises
@@ -53,7 +55,7 @@ def read_landmarks(path: Path) -> dict[str, Float[np.ndarray, "3"]]:
     FileError
         If the file cannot be read, a line is not a name and three numbers, or a name stands twice.
     """
-    points: dict[str, Float[np.ndarray, "3"]] = {}
+    points: dict[str, Point] = {}
     try:
         rows = list(csv.reader(Path(path).read_text(encoding="utf-8").splitlines()))
     except (OSError, UnicodeDecodeError) as error:

@@ -4,28 +4,49 @@ A transform maps the points of the *fixed* volume to those of the *moving* one, 
 the moving volume onto the fixed grid needs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Affine, Grid, Volume
-from transmodal.imaging.grid import isotropic_grid, resample
-
-if TYPE_CHECKING:
-    import SimpleITK
+from transmodal.imaging.grid import DisplacementField, isotropic_grid, resample
 
 Kind = Literal["rigid", "affine"]
 
 # ITK counts millimetres towards the left and the back.
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# Fine enough for a fraction of a voxel of a head scan, and several times quicker than 1 mm.
-_WORKING_MM = 1.5
+# Voxels on which both scans are compared: no finer than a fraction of a voxel of a head scan needs; no finer than the slices of
+# either, lest the sharp one pull towards the middle of blurred edges; and fine enough for the thickest.
+_FINEST_MM, _COARSEST_MM = 1.5, 3.0
+# Without a mask to tell what matters: from air to dense bone.
 _CT_WINDOW_HU = (-1000.0, 1500.0)
-_SAMPLES = 4096
-_ITERATIONS = 500
+# Percentiles of what is compared, outside which intensities are cut off: metal in a CT, vessels in an MR.
+_OUTLIERS = (0.2, 99.8)
+_FEWEST_VOXELS = 8
+# The displacements between the control points of a spline are read from a field this much finer, within a few hundredths of a mm.
+_FIELD_STEPS = 10
+
+_SETTINGS = {
+    "AutomaticTransformInitialization": "false",
+    "WriteResultImage": "false",
+    "NumberOfSpatialSamples": "4096",
+    "MaximumNumberOfIterations": "500",
+}
+# Control points of few tens of millimetres need no coarser start, and with it ended further from the truth.
+_FREE_FORM = {"NumberOfResolutions": "3", "GridSpacingSchedule": ("2", "1", "1")}
+_ONE_MODALITY = {
+    **_FREE_FORM,
+    "Registration": "MultiResolutionRegistration",
+    "Metric": "AdvancedNormalizedCorrelation",
+    "NumberOfSpatialSamples": "2048",
+    "MaximumNumberOfIterations": "200",
+}
+# Mutual information alone is drawn to where the noise is: the spline is kept stiff.
+_TWO_MODALITIES = {**_FREE_FORM, "Metric1Weight": "1000", "MaximumNumberOfIterations": "200"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +69,8 @@ class Transform:
 
     def apply(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
         """Fixed points to moving points, RAS+ mm."""
-        points = self._deform(np.asarray(points, dtype=np.float64))
+        points = np.asarray(points, dtype=np.float64)
+        points = points + self.displacements_at(points)
         return points @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     def inverse(self) -> "Transform":
@@ -56,31 +78,39 @@ class Transform:
         assert self.displacements is None, "a deformation has no closed inverse"
         return Transform(np.linalg.inv(self.affine))
 
-    def _deform(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    def displacements_at(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+        """How far the deformation moves fixed points before the affine part acts, in RAS+ mm."""
         if self.control_grid is None or self.displacements is None:
-            return points
+            return np.zeros(points.shape)
         from scipy.ndimage import map_coordinates
 
         where = np.moveaxis(self.control_grid.to_voxel(points), -1, 0)
         # The coefficients are those of the spline itself, so they are not filtered again.
-        moved = [map_coordinates(self.displacements[..., k], where, order=3, mode="constant", prefilter=False) for k in range(3)]
-        return points + np.stack(moved, axis=-1)
+        along = [map_coordinates(self.displacements[..., k], where, order=3, mode="grid-constant", prefilter=False) for k in range(3)]
+        return np.stack(along, axis=-1)
 
 
 def register(
-    fixed: Volume, moving: Volume, kind: Kind = "rigid", *, fixed_mask: Volume | None = None, start: Transform | None = None, seed: int = 0
+    fixed: Volume,
+    moving: Volume,
+    kind: Kind = "rigid",
+    *,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    start: Transform | None = None,
+    seed: int = 0,
 ) -> Transform:
-    """Align two scans of any modality by mutual information.
+    """Align two scans of any modality by mutual information (Mattes et al., IEEE Trans Med Imaging 2003;22:120).
 
     Parameters
     ----------
     fixed, moving : Volume
         MR or CT, on any grids.
     kind : {"rigid", "affine"}
-    fixed_mask : Volume, optional
-        Where the fixed volume is compared; by default everywhere.
+    fixed_mask, moving_mask : Volume, optional
+        Where the volumes are compared, on any grids; by default everywhere. A mask also sets the range of intensities that counts.
     start : Transform, optional
-        An affine guess; by default the centres of gravity of the two heads lie on one another.
+        An affine guess; by default the centres of gravity of the two heads (or masks) lie on one another.
     seed : int
         Of the random samples.
 
@@ -91,19 +121,29 @@ def register(
     Raises
     ------
     DataError
-        If elastix finds no alignment, for example because the volumes do not overlap.
+        If a volume is constant, not finite or only a few voxels wide, a mask is empty, or the volumes do not overlap.
     """
-    start = start or Transform(_shift(_centre_of_gravity(moving) - _centre_of_gravity(fixed)))
-    moved = Volume(moving.array, np.linalg.inv(start.affine) @ moving.affine, moving.modality)
+    if start is None:
+        start = Transform(_shift(_centre_of_gravity(moving, moving_mask) - _centre_of_gravity(fixed, fixed_mask)))
     changes = {"Transform": "EulerTransform" if kind == "rigid" else "AffineTransform"}
-    found = _run_elastix(fixed, moved, fixed_mask, "rigid" if kind == "rigid" else "affine", changes, seed)
+    found = _run_elastix(_Pair.place(fixed, moving, fixed_mask, moving_mask, start), kind, changes, seed)
     return Transform(start.affine @ _matrix(found))
 
 
 def register_free_form(
-    fixed: Volume, moving: Volume, start: Transform, *, spacing_mm: float = 30.0, fixed_mask: Volume | None = None, seed: int = 0
+    fixed: Volume,
+    moving: Volume,
+    start: Transform,
+    *,
+    spacing_mm: float = 30.0,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    seed: int = 0,
 ) -> Transform:
     """Refine an affine alignment by a free-form deformation (Rueckert et al., IEEE Trans Med Imaging 1999;18:712).
+
+    Scans of one modality are compared by normalized correlation. Between MR and CT, mutual information with a bending penalty is all
+    that there is, and it does not see the bone edges well: for scans of one head, trust the rigid alignment instead.
 
     Parameters
     ----------
@@ -112,16 +152,22 @@ def register_free_form(
         Without a deformation, such as `register` gives.
     spacing_mm : float
         Between the control points of the cubic B-spline.
-    fixed_mask : Volume, optional
+    fixed_mask, moving_mask : Volume, optional
     seed : int
 
     Returns
     -------
     Transform
         `start` after the deformation.
+
+    Raises
+    ------
+    DataError
+        As for `register`.
     """
-    moved = Volume(moving.array, np.linalg.inv(start.affine) @ moving.affine, moving.modality)
-    found = _run_elastix(fixed, moved, fixed_mask, "bspline", {"FinalGridSpacingInPhysicalUnits": f"{spacing_mm:g}"}, seed)
+    changes = {**(_ONE_MODALITY if fixed.modality == moving.modality else _TWO_MODALITIES)}
+    changes["FinalGridSpacingInPhysicalUnits"] = f"{spacing_mm:g}"
+    found = _run_elastix(_Pair.place(fixed, moving, fixed_mask, moving_mask, start), "bspline", changes, seed)
     size = [int(n) for n in found["GridSize"]]
     lps = np.eye(4)
     lps[:3, :3] = np.array(found["GridDirection"], dtype=float).reshape(3, 3).T @ np.diag(np.array(found["GridSpacing"], dtype=float))
@@ -142,65 +188,112 @@ def warp(moving: Volume, transform: Transform, grid: Grid, *, order: int = 1, fi
     order, fill
         See `transmodal.imaging.grid.resample`.
     """
-    if transform.displacements is None:
-        return resample(Volume(moving.array, np.linalg.inv(transform.affine) @ moving.affine, moving.modality), grid, order=order, fill=fill)
-    from scipy.ndimage import map_coordinates
-
-    discrete = moving.modality in ("mask", "labels")
-    background = float(-1024 if fill is None and moving.modality == "ct" else fill or 0)
-    source = moving.array.astype(np.uint8 if moving.modality == "mask" else np.float32, copy=False)
-    out = np.empty(grid.shape, dtype=moving.array.dtype if discrete else np.float32)
-    for k in range(grid.shape[2]):  # a plane at a time, so that memory stays that of a few volumes
-        indices = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in grid.shape[:2]), [float(k)], indexing="ij"), axis=-1)
-        where = np.moveaxis(moving.grid.to_voxel(transform.apply(grid.to_world(indices))), -1, 0)
-        plane = map_coordinates(source, where, order=0 if discrete else order, mode="constant", cval=background)
-        out[:, :, k] = plane[..., 0]
-    return Volume(out, grid.affine, moving.modality)
+    return resample(_moved_back(moving, transform), grid, order=order, fill=fill, displaced=_displacement_field(transform, grid))
 
 
-def _run_elastix(fixed: Volume, moving: Volume, mask: Volume | None, defaults: str, changes: dict[str, str], seed: int) -> Any:
+def mean_distance_mm(first: Transform, second: Transform, mask: Volume) -> float:
+    """How far apart two transforms take the points of a mask, in mm, on average.
+
+    Raises
+    ------
+    DataError
+        If the mask is empty.
+    """
+    inside = resample(mask, isotropic_grid(mask.grid, max(_COARSEST_MM, *mask.spacing)))
+    points = inside.grid.to_world(np.argwhere(_require_voxels(inside).array).astype(float))
+    return float(np.linalg.norm(first.apply(points) - second.apply(points), axis=1).mean())
+
+
+def _moved_back(moving: Volume, transform: Transform) -> Volume:
+    """The moving volume where the affine part of a transform finds it: only its header changes."""
+    return Volume(moving.array, np.linalg.inv(transform.affine) @ moving.affine, moving.modality)
+
+
+def _displacement_field(transform: Transform, grid: Grid) -> DisplacementField | None:
+    if transform.control_grid is None:
+        return None
+    lattice = isotropic_grid(grid, min(transform.control_grid.spacing) / _FIELD_STEPS)
+    points = lattice.to_world(np.moveaxis(np.indices(lattice.shape, dtype=float), 0, -1))
+    return DisplacementField(lattice, transform.displacements_at(points))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two scans made comparable: on box voxels of one size, the moving one already where a first guess puts it."""
+
+    fixed: Volume
+    moving: Volume
+    masks: dict[str, Volume]
+
+    @classmethod
+    def place(cls, fixed: Volume, moving: Volume, fixed_mask: Volume | None, moving_mask: Volume | None, start: Transform) -> "_Pair":
+        assert start.displacements is None, "only an affine transform can be refined"
+        working_mm = float(np.clip(max(*fixed.spacing, *moving.spacing), _FINEST_MM, _COARSEST_MM))
+        moved_mask = None if moving_mask is None else _moved_back(moving_mask, start)
+        images, masks = {}, {}
+        for name, volume, mask in (("fixed", fixed, fixed_mask), ("moving", _moved_back(moving, start), moved_mask)):
+            grid = isotropic_grid(volume.require_finite(f"the {name} {volume.modality}").grid, working_mm)
+            if mask is not None:
+                masks[f"{name}_mask"] = _require_voxels(resample(mask, grid))
+            images[name] = _comparable(volume, grid, masks.get(f"{name}_mask"))
+        return cls(**images, masks=masks)
+
+
+def _run_elastix(pair: _Pair, defaults: str, changes: Mapping[str, str | tuple[str, ...]], seed: int) -> Any:
     """The transform parameters that elastix ends with, as its own map of strings."""
-    import itk
-
+    itk = _elastix()
     parameters = itk.ParameterObject.New()
     chosen = parameters.GetDefaultParameterMap(defaults)
-    settings = {
-        "NumberOfSpatialSamples": str(_SAMPLES),
-        "MaximumNumberOfIterations": str(_ITERATIONS),
-        "AutomaticTransformInitialization": "false",
-        "RandomSeed": str(seed),
-        "WriteResultImage": "false",
-        **changes,
-    }
-    for name, value in settings.items():
-        chosen[name] = [value]
+    for name, value in {**_SETTINGS, "RandomSeed": str(seed), **changes}.items():
+        chosen[name] = [value] if isinstance(value, str) else list(value)
     parameters.AddParameterMap(chosen)
-    images = [_to_itk(_comparable(volume)) for volume in (fixed, moving)]
-    extra = {} if mask is None else {"fixed_mask": _to_itk(resample(mask, _working_grid(fixed)))}
+    masks = {name: _to_itk(mask) for name, mask in pair.masks.items()}
     try:
         # Given as an argument, the number of threads crashes elastix's B-splines; the variable of ITK does not.
-        _, found = itk.elastix_registration_method(*images, parameter_object=parameters, log_to_console=False, **extra)
+        _, found = itk.elastix_registration_method(_to_itk(pair.fixed), _to_itk(pair.moving), parameter_object=parameters, **masks)
     except RuntimeError as error:
-        raise DataError(f"the scans could not be registered ({_reason(error)}); check that both show the same head") from error
+        raise DataError(f"the scans could not be registered ({_reason(error)}); check that both show the same part of a head") from error
     return dict(found.GetParameterMap(0))
 
 
-def _working_grid(volume: Volume) -> Grid:
-    return isotropic_grid(volume.grid, max(_WORKING_MM, min(volume.spacing)))
+def _elastix() -> Any:
+    """ITK with elastix, whose names appear as they are used; the first use takes seconds."""
+    import itk
+
+    return itk
 
 
-def _comparable(volume: Volume) -> Volume:
-    """On a grid of box voxels, without outliers: bone and metal of a CT, vessels of an MR."""
-    image = resample(volume, _working_grid(volume))
-    low, high = _CT_WINDOW_HU if volume.modality == "ct" else (float(image.array.min()), float(np.percentile(image.array, 99.8)))
-    return image.with_array(np.clip(image.array, low, high))
+def _comparable(volume: Volume, grid: Grid, mask: Volume | None) -> Volume:
+    """Without outliers, which would take the bins of the histogram from tissue."""
+    if min(grid.shape) < _FEWEST_VOXELS:
+        raise DataError(
+            f"a {volume.modality} of {volume.grid.describe()} is too thin to be registered; {_FEWEST_VOXELS * grid.spacing[0]:g} mm "
+            "along each axis is the least"
+        )
+    # The slices of an MR are thick: a cubic spline places their edges better than a line.
+    image = resample(volume, grid, order=3)
+    seen = image.array if mask is None else image.array[mask.array]
+    low, high = _CT_WINDOW_HU if volume.modality == "ct" and mask is None else np.percentile(seen, _OUTLIERS)
+    clipped = np.clip(image.array, np.float32(low), np.float32(high))
+    if clipped.max() <= clipped.min():
+        raise DataError(f"nothing stands out from the background of the {volume.modality}; it cannot be registered")
+    return image.with_array(clipped)
 
 
-def _centre_of_gravity(volume: Volume) -> Float[np.ndarray, "3"]:
-    """Of the head, in RAS+ mm: where there is tissue in a CT, or signal in an MR."""
-    image = resample(volume, isotropic_grid(volume.grid, 4.0))
-    threshold = -300.0 if volume.modality == "ct" else float(image.array.mean())
-    inside = np.argwhere(image.array > threshold)
+def _require_voxels(mask: Volume) -> Volume:
+    if not np.asarray(mask.array).any():
+        raise DataError("the mask is empty on the grid of its scan; check that it belongs to this scan, or leave it out")
+    return mask
+
+
+def _centre_of_gravity(volume: Volume, mask: Volume | None) -> Float[np.ndarray, "3"]:
+    """Of the mask or the head, in RAS+ mm: where there is tissue in a CT, or signal in an MR."""
+    image = resample(mask or volume, isotropic_grid((mask or volume).grid, 4.0))
+    if mask is None:
+        threshold = -300.0 if volume.modality == "ct" else float(image.array.mean())
+        inside = np.argwhere(image.array > threshold)
+    else:
+        inside = np.argwhere(_require_voxels(image).array)
     if not len(inside):
         raise DataError(f"nothing stands out from the background of the {volume.modality}; it cannot be registered")
     return image.grid.to_world(inside.mean(axis=0))
@@ -213,8 +306,7 @@ def _shift(offset: Float[np.ndarray, "3"]) -> Affine:
 
 
 def _to_itk(volume: Volume) -> Any:
-    import itk
-
+    itk = _elastix()
     array = volume.array.astype(np.uint8 if volume.modality == "mask" else np.float32, copy=False)
     image = itk.GetImageFromArray(np.ascontiguousarray(array.T))
     lps = LPS @ volume.affine
@@ -230,7 +322,6 @@ def _matrix(found: Any) -> Affine:
 
     values = [float(v) for v in found["TransformParameters"]]
     centre = [float(v) for v in found["CenterOfRotationPoint"]]
-    transform: SimpleITK.Euler3DTransform | SimpleITK.AffineTransform
     if len(values) == 6:
         transform = SimpleITK.Euler3DTransform()
         transform.SetComputeZYX(found.get("ComputeZYX", ("false",))[0] == "true")
