@@ -9,7 +9,7 @@ from transmodal.core.errors import DataError
 from transmodal.core.volume import Modality, Volume
 from transmodal.imaging.landmarks import register_landmarks
 from transmodal.imaging.preparation import Registration
-from transmodal.imaging.registration import Transform, displacement_mm, register, register_free_form, without_skull
+from transmodal.imaging.registration import Transform, mean_distance_mm, register, register_free_form, without_skull
 
 # The second registration begins this far from the result of the first.
 _NUDGE_DEG, _NUDGE_MM = 5.0, 5.0
@@ -75,15 +75,15 @@ def align_pair(
             raise DataError("registration by landmarks needs the files mr_landmarks.csv and ct_landmarks.csv beside the scans")
         affine, error_mm = register_landmarks(landmarks["mr"], landmarks["ct"], "affine")
         transform = _deformed(mr, ct, affine, settings)
-        return Alignment(kind, transform, None, displacement_mm(transform, still, head), error_mm)
+        return Alignment(kind, transform, None, mean_distance_mm(transform, still, head), error_mm)
     masks = _masks(ct, settings, brain)
     affine = register(mr, ct, kind, **masks)
     transform = _deformed(mr, ct, affine, settings)
     again, doubt_mm = None, None
     if settings.floor:
         again = _deformed(mr, ct, register(mr, ct, kind, start=_nudged(affine, head), seed=1, **masks), settings)
-        doubt_mm = displacement_mm(transform, again, head)
-    return Alignment(kind, transform, again, displacement_mm(transform, still, head), doubt_mm)
+        doubt_mm = mean_distance_mm(transform, again, head)
+    return Alignment(kind, transform, again, mean_distance_mm(transform, still, head), doubt_mm)
 
 
 def _masks(ct: Volume, settings: Registration, brain: Volume | None) -> dict[str, Volume]:

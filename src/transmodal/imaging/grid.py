@@ -1,14 +1,36 @@
 """Grids: from one to another, into the closest RAS+ order, and to a spacing."""
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from transmodal.core.volume import Affine, Array3D, Grid, Volume
 
+if TYPE_CHECKING:
+    import SimpleITK
+
 AIR_HU = -1024.0
 # A Gaussian narrower than this, in voxels, changes nothing that can be seen.
 _LEAST_BLUR = 0.1
 _INTERPOLATORS = {0: "sitkNearestNeighbor", 1: "sitkLinear", 3: "sitkBSpline"}
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField:
+    """How far from each point on a grid, and in which direction, the value that belongs there is read; trilinear in between.
+
+    Parameters
+    ----------
+    grid : Grid
+        Beyond its field of view nothing is displaced.
+    vectors : ndarray, shape (x, y, z, 3)
+        RAS+ mm.
+    """
+
+    grid: Grid
+    vectors: Float[np.ndarray, "x y z 3"]
 
 
 def canonical(volume: Volume) -> Volume:
@@ -72,7 +94,9 @@ def _closest_ras(axes: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
     return axes[:, columns] * sign[columns]
 
 
-def resample(volume: Volume, grid: Grid, *, order: int = 1, fill: float | None = None) -> Volume:
+def resample(
+    volume: Volume, grid: Grid, *, order: int = 1, fill: float | None = None, displaced: DisplacementField | None = None
+) -> Volume:
     """Interpolate a volume onto another grid.
 
     Images are smoothed first along the axes on which the target is coarser, so that they do not alias: by the Gaussian that turns
@@ -89,6 +113,8 @@ def resample(volume: Volume, grid: Grid, *, order: int = 1, fill: float | None =
     fill : float, optional
         The value outside the source: by default -1024 for CT, and 0 for the others, or the smallest value of an MR that has
         negative ones.
+    displaced : DisplacementField, optional
+        By default each value is read where it belongs.
 
     Returns
     -------
@@ -104,38 +130,58 @@ def resample(volume: Volume, grid: Grid, *, order: int = 1, fill: float | None =
         raise ValueError(f"order = {order}; it must be one of {sorted(_INTERPOLATORS)}")
     discrete = order == 0 or volume.modality in ("mask", "labels")
     dtype = {"mask": np.dtype(bool), "labels": volume.array.dtype}.get(volume.modality, np.dtype(np.float32))
-    if volume.grid.matches(grid):
+    if displaced is None and volume.grid.matches(grid):
         return Volume(volume.array.astype(dtype, copy=False), grid.affine, volume.modality)
     array = volume.array.astype(np.uint8 if volume.modality == "mask" else dtype, copy=False)
-    to_source = np.linalg.inv(volume.affine) @ grid.affine
-    sampled = _sample(array, to_source, grid.shape, 0 if discrete else order, _fill(volume) if fill is None else fill)
+    if not discrete:
+        array = _blur(array, np.linalg.inv(volume.affine) @ grid.affine)
+    sampled = _sample(array, _to_source(volume.grid, grid, displaced), grid.shape, 0 if discrete else order, _fill(volume, fill))
     return Volume(sampled.astype(dtype, copy=False), grid.affine, volume.modality)
 
 
-def _fill(volume: Volume) -> float:
+def _fill(volume: Volume, fill: float | None) -> float:
+    if fill is not None:
+        return fill
     if volume.modality == "ct":
         return AIR_HU
     return min(0.0, float(volume.array.min())) if volume.modality == "mr" else 0.0
 
 
-def _sample(
-    array: Array3D, to_source: Affine, shape: tuple[int, int, int], order: int, fill: float
-) -> Shaped[np.ndarray, "new_x new_y new_z"]:
-    """Values of `array` at the indices that `to_source` maps the indices of the result to.
+def _to_source(source: Grid, grid: Grid, displaced: DisplacementField | None) -> "SimpleITK.Transform":
+    """Indices of `grid` to those of `source`: by way of those of the field, if there is one.
 
-    SimpleITK works here in index space, where spacing is 1 and direction the identity, so that handedness and shear are of no
-    concern; indices up to half a voxel beyond the outermost centres count as inside.
+    SimpleITK works here in index space, where spacing is 1 and direction the identity, so that handedness and shear are of no concern.
     """
     import SimpleITK
 
-    image = SimpleITK.GetImageFromArray(_blur(array.T, to_source) if order else array.T)
-    transform = SimpleITK.AffineTransform(to_source[:3, :3].ravel().tolist(), to_source[:3, 3].tolist())
+    if displaced is None:
+        return _affine_transform(np.linalg.inv(source.affine) @ grid.affine)
+    to_field = np.linalg.inv(displaced.grid.affine)
+    steps = np.ascontiguousarray((displaced.vectors @ to_field[:3, :3].T).transpose(2, 1, 0, 3))
+    field = SimpleITK.DisplacementFieldTransform(SimpleITK.GetImageFromArray(steps, isVector=True))
+    from_field = _affine_transform(np.linalg.inv(source.affine) @ displaced.grid.affine)
+    return SimpleITK.CompositeTransform([from_field, field, _affine_transform(to_field @ grid.affine)])  # the last one acts first
+
+
+def _affine_transform(matrix: Affine) -> "SimpleITK.AffineTransform":
+    import SimpleITK
+
+    return SimpleITK.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+
+
+def _sample(
+    array: Array3D, to_source: "SimpleITK.Transform", shape: tuple[int, int, int], order: int, fill: float
+) -> Shaped[np.ndarray, "new_x new_y new_z"]:
+    """Values of `array` at the indices that `to_source` maps the indices of the result to; up to half a voxel beyond its border."""
+    import SimpleITK
+
     interpolator = getattr(SimpleITK, _INTERPOLATORS[order])
-    result = SimpleITK.Resample(image, shape, transform, interpolator, (0.0,) * 3, (1.0,) * 3, np.eye(3).ravel().tolist(), fill)
+    image = SimpleITK.GetImageFromArray(array.T)
+    result = SimpleITK.Resample(image, shape, to_source, interpolator, (0.0,) * 3, (1.0,) * 3, np.eye(3).ravel().tolist(), fill)
     return SimpleITK.GetArrayFromImage(result).T
 
 
-def _blur(array: Shaped[np.ndarray, "z y x"], to_source: Affine) -> Shaped[np.ndarray, "z y x"]:
+def _blur(array: Array3D, to_source: Affine) -> Array3D:
     """Widen the point spread along each axis from one source voxel to one target voxel, both at half height."""
     from scipy.ndimage import gaussian_filter
 
@@ -143,4 +189,4 @@ def _blur(array: Shaped[np.ndarray, "z y x"], to_source: Affine) -> Shaped[np.nd
     variance = (step**2 - 1) / (8 * np.log(2))
     if variance.max() < _LEAST_BLUR**2:
         return array
-    return gaussian_filter(array, np.sqrt(np.maximum(variance, 0))[::-1], mode="nearest")
+    return np.asarray(gaussian_filter(array, np.sqrt(np.maximum(variance, 0)), mode="nearest"))
