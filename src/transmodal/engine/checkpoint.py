@@ -30,7 +30,10 @@ def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(tree, "", tensors)
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={_TREE: json.dumps(skeleton)})
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata={_TREE: json.dumps(skeleton)})
+        except safetensors.SafetensorError as error:  # its only class, for a full disk as well
+            raise OSError(str(error)) from error
 
 
 def load_tree(path: Path) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transmodal.core.errors import DataError
+from transmodal.core.files import folders_below
 from transmodal.imaging.scan import find_scan, strip_scan_suffix
 
 STEMS = ("mr", "ct", "sct", "smr", "mask", "labels")
@@ -100,7 +101,7 @@ def companion(image: Path, case: str, stem: str) -> Path | None:
 
 
 def _by_folder(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
-    for directory in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+    for directory in folders_below(folder):
         scan = find_scan(directory, stem)
         if scan is not None:
             yield directory.name, scan

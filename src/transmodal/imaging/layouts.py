@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from transmodal.core.errors import DataError, FileError
-from transmodal.core.files import read_json
+from transmodal.core.files import folders_below, read_json
 from transmodal.core.volume import Modality
 from transmodal.imaging.scan import find_scan
 
@@ -37,7 +37,7 @@ def find_subjects(source: Path) -> list[SubjectFiles]:
     source = Path(source)
     if not source.is_dir():
         raise FileError(f"{source}: there is no such folder")
-    subjects = [subject for folder in _folders(source) if (subject := _read_folder(folder)) is not None]
+    subjects = [subject for folder in folders_below(source) if (subject := _read_folder(folder)) is not None]
     if not subjects:
         raise DataError(f"{source}: no folder below it holds a file mr.* or ct.*, such as 1BA001/mr.nii.gz and 1BA001/ct.nii.gz")
     names = [subject.id for subject in subjects]
@@ -45,10 +45,6 @@ def find_subjects(source: Path) -> list[SubjectFiles]:
     if double:
         raise DataError(f"{source}: several folders are called {', '.join(double)}; subjects need names of their own")
     return subjects
-
-
-def _folders(source: Path) -> list[Path]:
-    return sorted(path for path in (source, *source.rglob("*")) if path.is_dir())
 
 
 def _read_folder(folder: Path) -> SubjectFiles | None:

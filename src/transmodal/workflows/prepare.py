@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from transmodal.core.config import validate
-from transmodal.core.errors import CasesFailed, TransmodalError
+from transmodal.core.errors import CasesFailed, TransmodalError, about
 from transmodal.core.files import folder_lock, read_json, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
@@ -16,6 +16,7 @@ from transmodal.imaging.grid import resample
 from transmodal.imaging.intensity import measure
 from transmodal.imaging.layouts import SubjectFiles, find_subjects
 from transmodal.imaging.masks import head_mask
+from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.preparation import Preparation, PreparedScan, place_scan, prepare_scan
 from transmodal.imaging.scan import read_scan
 
@@ -46,7 +47,8 @@ def prepare(source: Path, dataset: Path, settings: Preparation) -> Manifest:
     with folder_lock(dataset):
         for files in track(found, "preparing"):
             try:
-                subjects.append(_prepare_subject(files, dataset, settings))
+                with about(next(iter(files.files.values())).parent):
+                    subjects.append(_prepare_subject(files, dataset, settings))
             except TransmodalError as error:
                 failures.append(f"{files.id}: {error}")
         manifest = Manifest(preparation=settings, subjects=tuple(subjects))
@@ -77,7 +79,7 @@ def _prepare_subject(files: SubjectFiles, dataset: Path, settings: Preparation) 
 
 def _prepare_images(files: SubjectFiles, settings: Preparation) -> dict[str, Volume]:
     """All images of a subject on one grid, which the MR defines where there is one."""
-    scans = {name: read_scan(path, name) for name, path in files.files.items()}
+    scans = {name: require_plausible(read_scan(path, name), str(path)) for name, path in files.files.items()}
     given = scans.get("mask")
     first, *rest = [name for name in ("mr", "ct") if name in scans]
     prepared = {first: prepare_scan(scans[first], settings, given)}

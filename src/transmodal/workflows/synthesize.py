@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from transmodal import __version__
 from transmodal.contracts import Method
-from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError
-from transmodal.core.files import read_json, require_new_folder, sha256, write_json
+from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError, about
+from transmodal.core.files import read_json, require_new_folder, require_room, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Direction, Modality, source_of
@@ -16,7 +16,8 @@ from transmodal.imaging.dicom_files import find_dicom, is_dicom
 from transmodal.imaging.dicom_read import read_series
 from transmodal.imaging.dicom_write import write_series
 from transmodal.imaging.layouts import SubjectFiles, find_subjects
-from transmodal.imaging.scan import read_scan, require_writable, strip_scan_suffix, write_scan
+from transmodal.imaging.plausibility import require_plausible
+from transmodal.imaging.scan import read_scan, require_unsheared, require_writable, strip_scan_suffix, write_scan
 from transmodal.methods.runs import load_method, read_run, weights_hash
 
 Part = Literal["all", "train", "validation", "test"]
@@ -68,6 +69,7 @@ def synthesize(
         If some of several cases could not be done.
     """
     keep_memory()
+    require_room(output)
     method = load_method(model, choose_device(device))
     direction = direction or method.directions[0]
     if direction not in method.directions:
@@ -107,10 +109,11 @@ def _synthesize_dicom(method: Method, scan: Path, output: Path, settings: dict[s
     if as_series:
         require_new_folder(output)
     modality = source_of(settings["direction"])
-    source = read_series(scan, modality, series=series, force_geometry=force_geometry)
-    if source.series.note:
-        print(f"transmodal: {source.series.note}", file=sys.stderr)
-    result = method.synthesize(source.volume)
+    with about(scan):
+        source = read_series(scan, modality, series=series, force_geometry=force_geometry)
+        if source.series.note:
+            print(f"transmodal: {source.series.note}", file=sys.stderr)
+        result = method.synthesize(require_plausible(source.volume, str(scan)))
     if as_series:
         title = f"Synthetic {result.modality.upper()}"
         write_series(result, source, output, description=title, software=f"transmodal {__version__}", model_hash=settings["weights"])
@@ -165,6 +168,10 @@ def _synthesize_case(method: Method, case: SubjectFiles, modality: Modality, tar
 
 def _synthesize_file(method: Method, scan: Path, target: Path, note: Path, settings: dict[str, Any]) -> None:
     modality = source_of(settings["direction"])
-    write_scan(method.synthesize(read_scan(scan, modality)), target)
+    with about(scan):
+        volume = require_plausible(read_scan(scan, modality), str(scan))
+        require_unsheared(volume, scan)  # the result will lie on this grid
+        result = method.synthesize(volume)
+    write_scan(result, target)
     record = make_record("synthesize", inputs={modality: sha256(scan)}, settings=settings)
     write_json(note, record.model_dump(mode="json"))
