@@ -62,7 +62,7 @@ def _digest(skeleton: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(skeleton.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
