@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from command_line import call
-from reliability.corpus import CORPUS, FILE, KINDS, NIFTI, SOME_FAILED, VALID, Row, head
+from reliability.corpus import CORPUS, KINDS
+from reliability.rows import CHECKPOINT, FILE, SOME_FAILED, VALID, Row, head
+from reliability.scans import FILES, NIFTI
 from transmodal.core.errors import TransmodalError
 from transmodal.core.files import sha256
 from transmodal.data.manifest import read_manifest
@@ -25,11 +27,12 @@ def test_the_outcome_is_that_of_the_table(name, run, dataset, tmp_path, monkeypa
     row = CORPUS[name]
     folder, out = tmp_path / "in" / "bad", tmp_path / "out"
     folder.mkdir(parents=True)
-    shutil.copytree(run, folder / "run") if row.code == 7 else None
+    if row.code == CHECKPOINT:
+        run = shutil.copytree(run, folder / "run")
     monkeypatch.chdir(tmp_path)
     given = row.make(folder)
     words = {
-        "synthesize": ("synthesize", _scan_of(row, given), out / "sct.nii.gz", "--model", folder / "run" if row.code == 7 else run),
+        "synthesize": ("synthesize", _scan_of(row, given), out / "sct.nii.gz", "--model", run),
         "prepare": ("prepare", folder.parent, out, "--native"),
         "evaluate": ("evaluate", _predictions(folder), folder.parent, out),
         "train": ("train", given, dataset, out),
@@ -50,7 +53,7 @@ def test_the_outcome_is_that_of_the_table(name, run, dataset, tmp_path, monkeypa
 
 def _scan_of(row: Row, given: Path) -> Path:
     """A run is not what is synthesized from."""
-    return given.parents[1] / "mr.nii.gz" if row.code == 7 else given
+    return given.parents[1] / "mr.nii.gz" if row.code == CHECKPOINT else given
 
 
 def _predictions(folder: Path) -> Path:
@@ -83,7 +86,7 @@ def _assert_done(row: Row, given: Path, out: Path) -> None:
 
 def test_bad_subjects_are_listed_and_the_good_ones_done(run, tmp_path, capsys):
     """All bad files of the table in one folder, with two good ones among them."""
-    bad = {**KINDS["files"], **{name: row for name, row in NIFTI.items() if row.code and row.command == "synthesize"}}
+    bad = {**FILES, **{name: row for name, row in NIFTI.items() if row.code and row.command == "synthesize"}}
     for number, row in enumerate(bad.values()):
         (tmp_path / "in" / f"{number:03d}").mkdir(parents=True)
         row.make(tmp_path / "in" / f"{number:03d}")
