@@ -1,7 +1,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -18,9 +17,9 @@ torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST
 # Every annotated call in the tests is checked, array shapes included.
 install_import_hook("transmodal", "typechecker.check")
 
+from phantoms import phantom, write_subject  # noqa: E402
 from transmodal.core.volume import Volume  # noqa: E402
 from transmodal.imaging.preparation import Preparation  # noqa: E402
-from transmodal.imaging.scan import write_scan  # noqa: E402
 from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, simulate_mr  # noqa: E402
 from transmodal.simulation.head import head_grid, simulate_anatomy  # noqa: E402
 from transmodal.simulation.labels import head_mask  # noqa: E402
@@ -36,30 +35,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real scans (../shared/data) is absent")
     return folder
-
-
-def phantom(seed: int, shape: tuple[int, int, int] = (40, 48, 44), spacing_mm: float = 4.5) -> dict[str, Volume]:
-    """A head of ellipsoidal shells whose CT is known: scalp (40 HU), skull (1000 HU, dark in the MR), brain (30 HU), air around."""
-    rng = np.random.default_rng(seed)
-    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
-    affine[:3, 3] = -spacing_mm * (np.array(shape) - 1) / 2
-    points = [spacing_mm * (np.arange(n) - (n - 1) / 2) for n in shape]
-    radii = np.array([72.0, 90.0, 82.0]) * rng.uniform(0.9, 1.05, 3)
-    x, y, z = np.meshgrid(*points, indexing="ij")
-    radius = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)
-    mr = np.select([radius < 0.75, radius < 0.88, radius < 1], [100.0, 12.0, 140.0], 0.0) + np.abs(rng.normal(0, 2, shape))
-    ct = np.select([radius < 0.75, radius < 0.88, radius < 1], [30, 1000, 40], -1000)
-    return {
-        "mr": Volume(mr.astype(np.float32), affine, "mr"),
-        "ct": Volume(ct.astype(np.int16), affine, "ct"),
-        "mask": Volume(radius < 1, affine, "mask"),
-    }
-
-
-def write_subject(folder: Path, volumes: dict[str, Volume]) -> None:
-    """Write scans as a subject folder in SynthRAD layout."""
-    for name, volume in volumes.items():
-        write_scan(volume, folder / f"{name}.nii.gz")
 
 
 @pytest.fixture(scope="session")

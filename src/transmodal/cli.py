@@ -1,14 +1,17 @@
 """The command line. Each command is a thin skin over one workflow; whatever is heavy is imported when a command runs."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from transmodal import __version__
-from transmodal.core.errors import TransmodalError
+from transmodal.core.errors import Interrupted, OutOfMemory, TransmodalError
 
 app = App(
     name="transmodal",
@@ -357,14 +360,32 @@ def main(words: Sequence[str] | None = None) -> None:
         The command and its arguments; by default those that the program was called with.
     """
     try:
-        app(sys.argv[1:] if words is None else words)
+        with _sigterm_as_interrupt():
+            app(sys.argv[1:] if words is None else words)
     except TransmodalError as error:
         print(f"transmodal: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError:
+        print("transmodal: there is not enough memory; close other programs, or use a larger machine", file=sys.stderr)
+        sys.exit(OutOfMemory.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("transmodal: stopped; what is finished is kept, and the same command does the rest", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
     except BrokenPipeError:
         sys.exit(141)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does: temporary files and locks are removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

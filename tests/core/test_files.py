@@ -7,8 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from transmodal.core.errors import BusyError, FileError
-from transmodal.core.files import LOCK_NAME, PARTIAL_SUFFIX, atomic_folder, atomic_path, folder_lock, read_json, write_json, write_text
+from transmodal.core.errors import BusyError, DataError, FileError, OutOfMemory, about
+from transmodal.core.files import (
+    LOCK_NAME,
+    PARTIAL_SUFFIX,
+    atomic_folder,
+    atomic_path,
+    folder_lock,
+    folders_below,
+    read_json,
+    require_room,
+    write_json,
+    write_text,
+)
 
 
 def test_an_exception_leaves_the_old_file(tmp_path):
@@ -136,3 +147,29 @@ def test_what_a_killed_writer_of_a_folder_left_is_swept(tmp_path):
     with atomic_folder(tmp_path / "series") as temporary:
         (temporary / "1").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["series"]
+
+
+def test_folders_are_walked_once_whatever_links_there_are(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "loop").symlink_to(tmp_path)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "a")
+    (tmp_path / "file").touch()
+    assert folders_below(tmp_path) == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_what_stands_in_the_way_is_known_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="read-only or no folder"):
+        require_room(tmp_path / "file" / "sct.nii.gz")
+    require_room(tmp_path / "new" / "folder" / "sct.nii.gz")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_names_its_file_once_and_keeps_its_class():
+    path = Path("scan.nii")
+    with pytest.raises(DataError, match=r"^scan\.nii: no head"), about(path):
+        raise DataError("no head")
+    with pytest.raises(DataError, match=r"^other\.nii: no head"), about(path, Path("other.nii")):
+        raise DataError("other.nii: no head")
+    with pytest.raises(OutOfMemory, match=r"^scan\.nii: there is not enough memory"), about(path):
+        raise MemoryError

@@ -47,6 +47,21 @@ def test_a_missing_or_truncated_file_is_named(tmp_path):
         load_tree(path)
 
 
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    tree = {"step": 7, "weights": torch.arange(6.0), "counter": torch.tensor(3), "none": torch.zeros(0, 3)}
+    path = tmp_path / "weights.safetensors"
+    save_tree(path, tree)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0x04]) + content[position + 1 :])
+        try:
+            back = load_tree(path)
+        except CheckpointError as error:
+            assert "weights.safetensors" in str(error)
+            continue
+        assert back["step"] == 7 and torch.equal(back["weights"], tree["weights"]), position
+
+
 def test_only_the_latest_checkpoints_are_kept(tmp_path):
     for step in range(5):
         save_checkpoint(tmp_path, step, {"step": step})

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from transmodal.core.errors import ConfigError
+from transmodal.core.errors import ConfigError, OutOfMemory
 from transmodal.data.sampling import View
-from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, predict_array
+from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, predict_array
 from transmodal.imaging.intensity import IntensityMap, IntensityStatistics, WindowIntensity, ZScoreIntensity
 from transmodal.imaging.preparation import Preparation
 
@@ -94,3 +94,38 @@ def test_overlapping_patches_favour_their_centres():
 def test_a_patch_of_the_wrong_dimension_is_refused():
     with pytest.raises(ConfigError, match=r"predict\.patch"):
         predict_array(Center(), IMAGE, setting(View(size=(8, 8)), Prediction(patch=(8, 8, 8))), SOURCE)
+
+
+@pytest.mark.parametrize("prediction", [Prediction(), Prediction(patch=(16, 16))], ids=["slices", "patches"])
+def test_a_device_without_memory_gets_less_at_once_and_that_is_said(prediction):
+    class Small(Center):
+        def forward(self, image):
+            if len(image) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(image)
+
+    with pytest.warns(UserWarning, match="too little memory for 8 slices or patches at once"):
+        result = predict_array(Small(), IMAGE, setting(View(size=(16, 16)), prediction), SOURCE)
+    np.testing.assert_allclose(result, IMAGE, atol=1e-5)
+
+
+def test_the_cpu_comes_last():
+    places = [place.type for place, _ in _attempts(torch.device("cuda"))]
+    assert places == ["cuda"] * 3 + ["cpu"] * 3
+    assert len(list(_attempts(torch.device("cpu")))) == 3
+
+
+@pytest.mark.filterwarnings("ignore:cpu has too little memory")
+def test_what_fits_nowhere_is_an_error_with_advice_and_other_errors_are_not_hidden():
+    class Failing(Center):
+        def __init__(self, message):
+            super().__init__()
+            self.message = message
+
+        def forward(self, image):
+            raise RuntimeError(self.message)
+
+    with pytest.raises(OutOfMemory, match=r"21x26x19 voxels .* set a smaller predict\.patch"):
+        predict_array(Failing("[enforce fail] DefaultCPUAllocator: can't allocate memory"), IMAGE, setting(View(size=(8, 8))), SOURCE)
+    with pytest.raises(RuntimeError, match="another mistake"):
+        predict_array(Failing("another mistake"), IMAGE, setting(View(size=(8, 8))), SOURCE)

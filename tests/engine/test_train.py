@@ -112,12 +112,16 @@ def test_a_stopped_training_goes_on_to_the_same_weights(dataset, tmp_path, at, n
     assert parts[-1] == whole[-1]
 
 
-def test_a_damaged_checkpoint_is_passed_over_aloud(dataset, tmp_path):
+DAMAGE = {"truncated": lambda data: data[:-100], "flipped": lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over_aloud(dataset, tmp_path, damage):
     run(dataset, tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(dataset, tmp_path / "parts", lambda: Stopping(9, signal.SIGTERM))
     latest = max((tmp_path / "parts").glob("checkpoints/*"))
-    latest.write_bytes(latest.read_bytes()[:-100])
+    latest.write_bytes(DAMAGE[damage](latest.read_bytes()))
     with pytest.warns(UserWarning, match="damaged"):
         run(dataset, tmp_path / "parts")
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))

@@ -6,36 +6,13 @@ import nibabel
 import numpy as np
 import pytest
 
+from nifti_fields import FIELDS, set_fields
 from transmodal.core.errors import FileError, GeometryError, TransmodalError
 from transmodal.core.volume import Volume
 from transmodal.imaging.scan import read_scan, write_scan
 
 SHAPE = (5, 6, 7)
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1.5, 0, -30], [0, 0, 2.0, 5], [0, 0, 0, 1]])
-
-# Where the fields of a NIfTI-1 header begin, and their types.
-FIELDS = {
-    "sizeof_hdr": (0, "i"),
-    "dim0": (40, "h"),
-    "dim1": (42, "h"),
-    "dim4": (48, "h"),
-    "datatype": (70, "h"),
-    "qfac": (76, "f"),
-    "pixdim1": (80, "f"),
-    "pixdim2": (84, "f"),
-    "vox_offset": (108, "f"),
-    "scl_slope": (112, "f"),
-    "scl_inter": (116, "f"),
-    "xyzt_units": (123, "B"),
-    "qform_code": (252, "h"),
-    "sform_code": (254, "h"),
-    "quatern_b": (256, "f"),
-    "quatern_c": (260, "f"),
-    "qoffset_x": (268, "f"),
-    "srow_x0": (280, "f"),
-    "srow_x1": (284, "f"),
-    "srow_x3": (292, "f"),
-}
 
 
 def scan() -> Volume:
@@ -52,9 +29,7 @@ def good_bytes(folder: Path) -> bytearray:
 def edited(folder: Path, **values: float) -> Path:
     """A scan with fields of its header replaced."""
     content = good_bytes(folder)
-    for name, value in values.items():
-        offset, kind = FIELDS[name]
-        struct.pack_into(f"<{kind}", content, offset, value)
+    set_fields(content, **values)
     path = folder / "bad.nii"
     path.write_bytes(content)
     return path

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from transmodal.core.errors import DataError, FileError
-from transmodal.core.volume import Grid, Volume
+from transmodal.core.volume import Grid
 from transmodal.imaging.bias import correct_bias
 from transmodal.imaging.landmarks import fit_landmarks, read_landmarks
 from transmodal.imaging.registration import Transform, register, warp

@@ -92,7 +92,7 @@ def test_where_the_mask_comes_from(predictions, references, tmp_path):
     given = evaluate(predictions, references, tmp_path / "given", masks=tmp_path / "masks")
     assert {case.mask_source for case in given.cases} == {"given"}
     shutil.rmtree(tmp_path / "masks" / "head2")
-    with pytest.raises(CasesFailed, match="head2: --masks"):
+    with pytest.raises(CasesFailed, match=r"head2: .*ct\.nii\.gz: --masks"):
         evaluate(predictions, references, tmp_path / "missing", masks=tmp_path / "masks")
 
 
@@ -133,7 +133,7 @@ def test_a_protocol_made_for_the_purpose(predictions, references, tmp_path):
 def test_real_grids_far_from_canonical(shared_data, tmp_path):
     """A left-handed or permuted file scores as its neighbour does."""
     scan = read_scan(shared_data / "heads" / "t2_head.nii.gz", "mr")
-    ct = Volume(np.clip(scan.array, 0, 2000).astype(np.int16)[::3, ::3, ::3] - 1000, scan.affine @ np.diag([3, 3, 3, 1]), "ct")
+    ct = Volume(8 * scan.array.astype(np.int16)[::3, ::3, ::3] - 1000, scan.affine @ np.diag([3, 3, 3, 1]), "ct")
     write_scan(ct, tmp_path / "references" / "a" / "ct.nii.gz")
     write_scan(ct.with_array(ct.array + np.int16(7)), tmp_path / "predictions" / "a" / "sct.nii.gz")
     write_scan(ct.with_array(np.ones(ct.shape, bool), "mask"), tmp_path / "references" / "a" / "mask.nii.gz")

@@ -3,9 +3,9 @@
 import nibabel
 import numpy as np
 import pytest
-from dicom_series import straight, write_slices
 from scipy.spatial.transform import Rotation
 
+from dicom_series import straight, write_slices
 from transmodal.core.volume import Grid, Volume
 from transmodal.imaging.grid import canonical, isotropic_grid, resample
 from transmodal.imaging.preparation import Preparation

@@ -3,6 +3,10 @@
 Every class carries the exit code with which the command line ends when the error reaches it.
 """
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class TransmodalError(Exception):
     """Base of every error that is the user's to mend; shown as one message, without a traceback."""
@@ -58,7 +62,42 @@ class BusyError(TransmodalError):
     exit_code = 9
 
 
+class OutOfMemory(TransmodalError):
+    """Work that needs more memory than this process can have."""
+
+    exit_code = 10
+
+
 class Interrupted(TransmodalError):
     """Work that SIGINT or SIGTERM ended at a clean boundary and that can be resumed."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def about(*paths: Path) -> Iterator[None]:
+    """Let whatever goes wrong in the block name the file that it is about, and running out of memory be the user's to mend.
+
+    Parameters
+    ----------
+    *paths : Path
+        The files or folders that the block reads, the one to blame first.
+
+    Raises
+    ------
+    TransmodalError
+        Of the class that the block raised, with the first path before its message unless that names one of them already.
+    OutOfMemory
+        If memory could not be had.
+    """
+    try:
+        yield
+    except TransmodalError as error:
+        if any(str(path) in str(error) for path in paths):
+            raise
+        raise type(error)(f"{paths[0]}: {error}") from error
+    except MemoryError as error:
+        raise OutOfMemory(
+            f"{paths[0]}: there is not enough memory for it ({str(error) or 'no more could be had'}); "
+            "close other programs, resample or crop it, or use a larger machine"
+        ) from error

@@ -42,6 +42,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_room(target: Path) -> None:
+    """Raise `FileError` if it can be known already that `target` cannot be written; for asking before long work."""
+    folder = next(path for path in Path(target).absolute().parents if path.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FileError(f"{target}: cannot be written, because {folder} is read-only or no folder; choose another place")
+    if shutil.disk_usage(folder).free == 0:
+        raise FileError(f"{target}: cannot be written, because the disk is full; make room, or choose another place")
+
+
 def require_new_folder(target: Path) -> None:
     """Raise `FileError` unless there is nothing at `target`, or an empty folder."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -72,11 +81,18 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _writing(target: Path) -> Iterator[str]:
-    """Make room for a temporary beside `target`; yield what its name begins with. What the system refuses becomes a `FileError`."""
-    try:
+    """Make room for a temporary beside `target`; yield what its name begins with."""
+    with refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep_partials(target.parent, target.name)
         yield f".{os.getpid()}{PARTIAL_SUFFIX}.{target.name[:60]}."
+
+
+@contextlib.contextmanager
+def refusals(target: Path) -> Iterator[None]:
+    """Turn what the system refuses while `target` is written, such as room on the disk, into a `FileError`."""
+    try:
+        yield
     except OSError as error:
         raise FileError(f"{target}: cannot be written ({error.strerror or error}); check the space and the permissions there") from error
 
@@ -113,6 +129,14 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of the bytes of a file."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """A folder and all folders below it, sorted; one that links lead to as well, or back to, is there only once."""
+    found: dict[Path, Path] = {}
+    for path in sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir()):
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def sweep_partials(folder: Path, name: str = "") -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from transmodal.core.errors import FileError
+from transmodal.core.files import refusals
 from transmodal.data.manifest import Manifest, read_manifest
 
 ARRAYS_NAME = "images.zarr"
@@ -28,11 +29,12 @@ def write_image(dataset: Path, subject: str, name: str, voxels: Shaped[np.ndarra
     """Store the voxels of one image, replacing what was there; see `make_store`."""
     chunks = tuple(min(CHUNK, n) for n in voxels.shape)
     compressor = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle)
-    group = zarr.open_group(_arrays(dataset), mode="a", zarr_format=3)
-    array = group.create_array(
-        f"{subject}/{name}", shape=voxels.shape, dtype=voxels.dtype, chunks=chunks, compressors=compressor, overwrite=True
-    )
-    array[...] = voxels
+    with refusals(Path(_arrays(dataset))):
+        group = zarr.open_group(_arrays(dataset), mode="a", zarr_format=3)
+        array = group.create_array(
+            f"{subject}/{name}", shape=voxels.shape, dtype=voxels.dtype, chunks=chunks, compressors=compressor, overwrite=True
+        )
+        array[...] = voxels
 
 
 class Dataset:

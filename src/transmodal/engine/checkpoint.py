@@ -1,5 +1,6 @@
 """Training state in one safetensors file: tensors, and everything else as JSON in its header. Nothing is ever unpickled."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from transmodal.core.errors import CheckpointError
 from transmodal.core.files import atomic_path
 
 _TREE = "transmodal"
+_DIGEST = "sha256"
 _TENSOR = "$tensor"
 KEPT = 2
 
@@ -28,9 +30,12 @@ def save_tree(path: Path, tree: Mapping[str, Any]) -> None:
         Leaves are tensors, numbers, strings, booleans or None. Dict keys are strings or integers.
     """
     tensors: dict[str, Tensor] = {}
-    skeleton = _flatten(tree, "", tensors)
+    skeleton = json.dumps(_flatten(tree, "", tensors))
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={_TREE: json.dumps(skeleton)})
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata={_TREE: skeleton, _DIGEST: _digest(skeleton, tensors)})
+        except safetensors.SafetensorError as error:  # its only class, for a full disk as well
+            raise OSError(str(error)) from error
 
 
 def load_tree(path: Path) -> Any:
@@ -43,10 +48,22 @@ def load_tree(path: Path) -> Any:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            skeleton = json.loads((file.metadata() or {})[_TREE])
-            return _unflatten(skeleton, file.get_tensor)
+            notes = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            if notes.get(_DIGEST) not in (None, _digest(notes[_TREE], tensors)):
+                raise ValueError("its contents have changed since it was written")
+            return _unflatten(json.loads(notes[_TREE]), tensors)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: missing, damaged, or not a file of transmodal ({error})") from error
+
+
+def _digest(skeleton: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that is stored: the format has no checksum of its own."""
+    digest = hashlib.sha256(skeleton.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -61,13 +78,13 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return node
 
 
-def _unflatten(node: Any, get_tensor: Any) -> Any:
+def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, list):
-        return [_unflatten(value, get_tensor) for value in node]
+        return [_unflatten(value, tensors) for value in node]
     if isinstance(node, dict) and _TENSOR in node:
-        return get_tensor(node[_TENSOR])
+        return tensors[node[_TENSOR]]
     if isinstance(node, dict):
-        return {key: _unflatten(value, get_tensor) for key, value in node["$dict"]}
+        return {key: _unflatten(value, tensors) for key, value in node["$dict"]}
     return node
 
 

@@ -1,6 +1,7 @@
 """From a trained network to a volume: prepare the scan as the training scans were, predict, and go back to the scan's own grid."""
 
 import math
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from transmodal.core.config import Config
-from transmodal.core.errors import ConfigError, DataError
+from transmodal.core.errors import ConfigError, DataError, OutOfMemory
 from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
 from transmodal.data.sampling import View
 from transmodal.engine.hardware import optimize_layout, use_bf16
@@ -121,41 +122,70 @@ def predict_array(
 ) -> Float[np.ndarray, "x y z"]:
     """Network output for a whole volume in network units; slices of several axes are averaged.
 
-    Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them.
+    Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them. Where the device has
+    not even that much, fewer go through it at once, and at last the CPU takes over; a warning says so.
+
+    Raises
+    ------
+    OutOfMemory
+        If the CPU cannot hold it either.
     """
     network = optimize_layout(network.eval())
     device = next(network.parameters()).device
     background = float(source.forward(np.array([BACKGROUND[setting.source]]))[0])
+    try:
+        for place, at_once in _attempts(device):
+            try:
+                return _predict(network.to(place), image, setting, background, place, at_once)
+            except RuntimeError as error:
+                if not _lacks_memory(error):
+                    raise
+                warnings.warn(f"{place} has too little memory for {at_once} slices or patches at once; trying with less", stacklevel=2)
+    finally:
+        network.to(device)
+    raise OutOfMemory(f"predicting {'x'.join(map(str, image.shape))} voxels needs more memory than there is; set a smaller predict.patch")
+
+
+def _attempts(device: torch.device) -> Iterator[tuple[torch.device, int]]:
+    """Where to predict and how many slices or patches at once: less and less on the device, then on the CPU."""
+    for place in dict.fromkeys((device, torch.device("cpu"))):
+        yield from ((place, at_once) for at_once in (SLICES_AT_ONCE, SLICES_AT_ONCE // 4, 1))
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate; on the CPU the error has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _predict(
+    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, background: float, device: torch.device, at_once: int
+) -> Float[np.ndarray, "x y z"]:
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
         if setting.view.dims == 3:
             inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
-            return _apply(network, inputs, setting.prediction, background)[0, 0].float().cpu().numpy()
+            return _apply(network, inputs, setting.prediction, background, at_once)[0, 0].float().cpu().numpy()
         total = np.zeros(image.shape, dtype=np.float32)
         for axis in setting.view.axes:
-            total += _predict_slices(network, image, axis, setting, background, device)
+            slices, out = np.moveaxis(image, axis, 0), np.moveaxis(total, axis, 0)
+            for first, slab in _slabs(slices, setting.view.context, background, at_once):
+                result = _apply(network, torch.from_numpy(slab).to(device), setting.prediction, background, at_once)
+                out[first : first + len(slab)] += result[:, 0].float().cpu().numpy()
         return total / len(setting.view.axes)
 
 
-def _predict_slices(
-    network: nn.Module, image: Float[np.ndarray, "x y z"], axis: int, setting: Setting, background: float, device: torch.device
-) -> Float[np.ndarray, "x y z"]:
-    slices = np.moveaxis(image, axis, 0)
-    out = np.empty(slices.shape, dtype=np.float32)
-    for first, inputs in _slabs(slices, setting.view.context, background):
-        result = _apply(network, torch.from_numpy(inputs).to(device), setting.prediction, background)
-        out[first : first + len(inputs)] = result[:, 0].float().cpu().numpy()
-    return np.moveaxis(out, 0, axis)
-
-
-def _slabs(slices: Float[np.ndarray, "n h w"], context: int, background: float) -> Iterator[tuple[int, Float[np.ndarray, "b c h w"]]]:
+def _slabs(
+    slices: Float[np.ndarray, "n h w"], context: int, background: float, at_once: int
+) -> Iterator[tuple[int, Float[np.ndarray, "b c h w"]]]:
     """Slices a few at a time, each with its neighbours as channels."""
     padded = np.pad(slices, ((context, context), (0, 0), (0, 0)), constant_values=background)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 1 + 2 * context, axis=0)
-    for first in range(0, len(slices), SLICES_AT_ONCE):
-        yield first, np.moveaxis(windows[first : first + SLICES_AT_ONCE], -1, 1).copy()
+    for first in range(0, len(slices), at_once):
+        yield first, np.moveaxis(windows[first : first + at_once], -1, 1).copy()
 
 
-def _apply(network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, background: float) -> Float[Tensor, "b d *s"]:
+def _apply(
+    network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, background: float, at_once: int
+) -> Float[Tensor, "b d *s"]:
     """Whole images, or overlapping patches."""
     if prediction.patch is None:
         return _apply_whole(network, inputs, background)
@@ -166,7 +196,7 @@ def _apply(network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Pred
     outputs = sliding_window_inference(
         inputs,
         roi_size=prediction.patch,
-        sw_batch_size=SLICES_AT_ONCE,
+        sw_batch_size=at_once,
         predictor=lambda patch: network(patch).float(),
         overlap=prediction.overlap,
         mode="gaussian",

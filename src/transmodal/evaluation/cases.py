@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transmodal.core.errors import DataError
+from transmodal.core.files import folders_below
 from transmodal.imaging.layouts import bids
 from transmodal.imaging.layouts.bids_names import CT_SUFFIX, parse_name
 from transmodal.imaging.layouts.subjects import Options, safe_names, scans_in
@@ -131,7 +132,7 @@ def _reference_name(case: str, wanted: Collection[str]) -> str:
 
 
 def _by_folder(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
-    for directory in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+    for directory in folders_below(folder):
         scan = find_scan(directory, stem)
         if scan is not None:
             yield directory.name, scan

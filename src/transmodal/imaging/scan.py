@@ -100,7 +100,7 @@ def write_scan(volume: Volume, path: Path) -> None:
     path = Path(path)
     write = _by_suffix(_WRITERS, path, "written")
     array = _encode(volume.require_finite(str(path)), path)
-    _require_unsheared(volume, path)
+    require_unsheared(volume, path)
     with atomic_path(path) as temporary:
         write(array, volume.affine, temporary)
 
@@ -152,7 +152,8 @@ def _require_head_sized(volume: Volume, path: Path) -> None:
         raise GeometryError(f"{path}: voxels of {volume.spacing} mm are not those of a head scan; correct the unit of length in the header")
 
 
-def _require_unsheared(volume: Volume, path: Path) -> None:
+def require_unsheared(volume: Volume, path: Path) -> None:
+    """Raise `GeometryError` if the grid is sheared, which most formats cannot hold; for asking before long work."""
     shear = shear_mm(volume.grid)
     if shear > FORM_TOLERANCE_MM:
         raise GeometryError(

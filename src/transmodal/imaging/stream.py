@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import math
+import os
+import resource
 import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from transmodal.core.errors import FileError
+from transmodal.core.errors import FileError, OutOfMemory
 
 # A head at 0.2 mm has about 2e9 voxels; a header that promises more is damaged or hostile.
 MAX_VOXELS = 2**31
@@ -69,7 +71,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def require_size(path: Path, shape: tuple[int, ...], itemsize: int, compressed: bool, offset: int = 0) -> int:
-    """Bytes of the voxels that a header promises, or raise `FileError` if this file cannot hold them.
+    """Bytes of the voxels that a header promises; raise before any are read if the file or the memory cannot hold them.
 
     Parameters
     ----------
@@ -83,6 +85,13 @@ def require_size(path: Path, shape: tuple[int, ...], itemsize: int, compressed: 
         Whether the voxels are deflated, so that a small file may hold more than its own size.
     offset : int
         Bytes before the voxels.
+
+    Raises
+    ------
+    FileError
+        If the file cannot hold so many voxels.
+    OutOfMemory
+        If this process cannot.
     """
     voxels = math.prod(shape)
     if voxels > MAX_VOXELS:
@@ -94,7 +103,19 @@ def require_size(path: Path, shape: tuple[int, ...], itemsize: int, compressed: 
             f"{path}: truncated, or its header is damaged: {_times(shape)} voxels need {offset + expected} bytes, "
             f"and the {'compressed ' if compressed else ''}file has {present}; {_DAMAGED}"
         )
+    if expected > (most := _memory_limit()):
+        raise OutOfMemory(
+            f"{path}: {_times(shape)} voxels need {expected >> 20} MB, and this process can have {most >> 20} MB of memory; "
+            "resample or crop the scan, or use a larger machine"
+        )
     return expected
+
+
+def _memory_limit() -> int:
+    """Bytes that this process can have at most: those of the machine, or what `ulimit -v` leaves of them."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return machine if allowed == resource.RLIM_INFINITY else min(machine, allowed)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ from transmodal.core.volume import Grid, Modality, Volume
 from transmodal.imaging.alignment import Alignment, align_pair
 from transmodal.imaging.grid import canonical, resample
 from transmodal.imaging.layouts import SubjectFiles
+from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.preparation import Preparation, PreparedScan, Space, blank, correct_scan, find_mask, find_space, working_grid
 from transmodal.imaging.registration import Transform, warp
 
@@ -67,7 +68,7 @@ def prepare_subject(files: SubjectFiles, settings: Preparation) -> PreparedSubje
     """
     if files.problem is not None:
         raise files.problem
-    images = {name: source.read(_MODALITIES[name]) for name, source in files.files.items()}
+    images = {name: require_plausible(source.read(_MODALITIES[name]), str(source.path)) for name, source in files.files.items()}
     scans = {name: images[name] for name in ("mr", "ct") if name in images}
     if not scans:
         raise DataError("there is neither an MR nor a CT")

@@ -14,6 +14,7 @@ from skimage.filters import threshold_multiotsu
 
 from transmodal.contracts import FittedMethod
 from transmodal.core.config import Config
+from transmodal.core.errors import CheckpointError
 from transmodal.core.volume import Volume
 from transmodal.data.store import Dataset
 from transmodal.engine.predict import Setting, place_result, prepare_source
@@ -63,8 +64,11 @@ class Baseline(FittedMethod):
         return {"medians": self._medians}
 
     def load_state(self, state: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-        """Take back the medians."""
-        self._medians = np.asarray(state["medians"], dtype=np.float32)
+        """Take back the medians; `CheckpointError` if they are not those of so many classes."""
+        medians = state.get("medians", np.empty(0))
+        if medians.shape != self._medians.shape:
+            raise CheckpointError(f"the weights belong to another architecture: medians of {self._medians.size} classes are wanted")
+        self._medians = np.asarray(medians, dtype=np.float32)
 
     def synthesize(self, scan: Volume) -> Volume:
         """The class medians, on the scan's own grid."""

@@ -7,7 +7,7 @@ import torch
 
 from transmodal.contracts import FittedMethod, LearnedMethod, Method
 from transmodal.core.config import Config, validate
-from transmodal.core.errors import CheckpointError
+from transmodal.core.errors import CheckpointError, about
 from transmodal.core.files import read_json, sha256, write_json
 from transmodal.data.splits import Split
 from transmodal.engine.checkpoint import load_tree, load_weights, save_tree
@@ -84,7 +84,8 @@ def load_method(folder: Path, device: torch.device) -> Method:
         raise CheckpointError(f"{folder}: the run has no {WEIGHTS_NAME} yet; train it on: transmodal train ... --resume")
     tree = load_tree(path)
     if isinstance(method, FittedMethod):
-        method.load_state({name: tensor.numpy() for name, tensor in tree.items()})
+        with about(path):
+            method.load_state({name: tensor.numpy() for name, tensor in tree.items() if isinstance(tensor, torch.Tensor)})
     if isinstance(method, LearnedMethod):
         for name, network in method.networks.items():
             load_weights(network, tree.get(name, {}), f"{path}: {name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from transmodal.core.config import validate
-from transmodal.core.errors import CasesFailed, ConfigError, DataError, TransmodalError
+from transmodal.core.errors import CasesFailed, ConfigError, DataError, TransmodalError, about
 from transmodal.core.files import folder_lock, read_json, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
@@ -18,6 +18,7 @@ from transmodal.evaluation.protocols import Protocol, find_protocol, score
 from transmodal.evaluation.results import CaseFailure, CaseScores, ScoreSheet, summarize_cases, write_scores
 from transmodal.imaging.grid import resample as resample_onto
 from transmodal.imaging.masks import head_mask
+from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import read_scan
 
 DEFAULT_PROTOCOLS: dict[Direction, tuple[str, ...]] = {"mr2ct": ("synthrad2023", "tissue"), "ct2mr": ("mr",)}
@@ -93,7 +94,7 @@ class _CaseScorer:
 
     def score(self, pair: Pair) -> CaseScores:
         target, source_stem = target_of(self.direction), source_of(self.direction)
-        reference, prediction = read_scan(pair.reference, target), read_scan(pair.prediction, target)
+        reference, prediction = (require_plausible(read_scan(path, target), str(path)) for path in (pair.reference, pair.prediction))
         mask_path, mask_source = self._find_mask(pair, target)
         mask = read_scan(mask_path, "mask") if mask_path else head_mask(reference)
         resampled = not prediction.grid.matches(reference.grid)
@@ -137,7 +138,8 @@ def _score_cases(scorer: _CaseScorer, matching: Matching, references: Path) -> t
     ]
     for pair in track(matching.pairs, "evaluating"):
         try:
-            cases.append(scorer.score(pair))
+            with about(pair.reference, pair.prediction):
+                cases.append(scorer.score(pair))
         except TransmodalError as error:
             failures.append(CaseFailure(case=pair.case, message=f"{pair.case}: {error}"))
     return cases, failures

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from transmodal.core.config import validate
-from transmodal.core.errors import CasesFailed, TransmodalError
+from transmodal.core.errors import CasesFailed, TransmodalError, about
 from transmodal.core.files import atomic_path, folder_lock, read_json, sha256, write_json, write_text
 from transmodal.core.jobs import HERE, Workers, run_jobs
 from transmodal.core.progress import track
@@ -107,7 +107,8 @@ def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) 
         return validate(Subject, done["subject"], str(note))
     note.unlink(missing_ok=True)
     began = time.monotonic()
-    made = prepare_subject(files, settings.located(dataset))
+    with about(next(iter(files.files.values())).path.parent):
+        made = prepare_subject(files, settings.located(dataset))
     images = _images(made)
     for name, volume in images.items():
         write_image(dataset, files.id, name, volume.array)

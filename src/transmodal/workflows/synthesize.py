@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from transmodal import __version__
 from transmodal.contracts import Method
-from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError
-from transmodal.core.files import read_json, require_new_folder, write_json
+from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError, about
+from transmodal.core.files import read_json, require_new_folder, require_room, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Direction, Modality, source_of
@@ -19,7 +19,8 @@ from transmodal.imaging.layouts import Found, Layout, ScanSource, SubjectFiles, 
 from transmodal.imaging.layouts.dicom import series_source
 from transmodal.imaging.layouts.subjects import Options
 from transmodal.imaging.layouts.table import is_table
-from transmodal.imaging.scan import require_writable, strip_scan_suffix, write_scan
+from transmodal.imaging.plausibility import require_plausible
+from transmodal.imaging.scan import require_unsheared, require_writable, strip_scan_suffix, write_scan
 from transmodal.methods.runs import load_method, read_run, weights_hash
 from transmodal.workflows.derivative import derivative_paths, describe_derivative, sidecar
 
@@ -78,6 +79,7 @@ def synthesize(
         If some of several cases could not be done.
     """
     keep_memory()
+    require_room(output)
     method = load_method(model, choose_device(device))
     direction = direction or method.directions[0]
     if direction not in method.directions:
@@ -157,7 +159,11 @@ class _Maker:
         return same_settings and record.get("inputs") == {source_of(self.direction): source.digest()}
 
     def _make_file(self, source: ScanSource, target: Path, note: Path, metadata: dict[str, Any]) -> None:
-        write_scan(self.method.synthesize(source.read(source_of(self.direction))), target)
+        with about(source.path):
+            scan = require_plausible(source.read(source_of(self.direction)), str(source.path))
+            require_unsheared(scan, source.path)  # the result will lie on this grid
+            result = self.method.synthesize(scan)
+        write_scan(result, target)
         record = self._record(source, self.settings)
         write_json(note, {**metadata, "Record": record} if metadata else record)
 
@@ -165,10 +171,11 @@ class _Maker:
         as_series = not _is_scan_file(target)
         if as_series:
             require_new_folder(target)
-        scan = source.read_dicom(source_of(self.direction))
-        if scan.series.note:
-            print(f"transmodal: {scan.series.note}", file=sys.stderr)
-        result = self.method.synthesize(scan.volume)
+        with about(source.path):
+            scan = source.read_dicom(source_of(self.direction))
+            if scan.series.note:
+                print(f"transmodal: {scan.series.note}", file=sys.stderr)
+            result = self.method.synthesize(require_plausible(scan.volume, str(source.path)))
         if as_series:
             title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
             write_series(result, scan, target, description=title, software=software, model_hash=self.settings["weights"])

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from transmodal.contracts import FittedMethod, LearnedMethod
 from transmodal.core.errors import ConfigError, DataError, FileError
-from transmodal.core.files import LOCK_NAME, folder_lock, sha256, write_json
+from transmodal.core.files import LOCK_NAME, folder_lock, sha256, sweep_partials, write_json
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
@@ -114,6 +114,8 @@ def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Datase
         if not resume:
             raise ConfigError(f"{run}: holds a run already; give --resume to go on with it, or another folder")
         _require_same(read_run(run), description, run)
+        for folder in (run, run / "checkpoints"):
+            sweep_partials(folder)
         return
     if run.is_dir() and any(path.name != LOCK_NAME for path in run.iterdir()):
         raise FileError(f"{run}: is neither empty nor a run; give another folder")
