@@ -111,7 +111,7 @@ DICOM = {
     "duplicate slice": Row(_bend("ImagePositionPatient", [-10, -20, 5 + 19 * 4.5]), GEOMETRY, "lie where another one does"),
     "gantry tilt": Row(_dicom(_tilted), GEOMETRY, "gantry tilt"),
     "uneven spacing": Row(_bend("ImagePositionPatient", [-10, -20, 5 + 20 * 4.5 + 1]), GEOMETRY, "uneven gaps"),
-    "two series that would do": Row(_two_series, DATA, "choose one by its number or UID"),
+    "two series that would do": Row(_two_series, DATA, "choose one by its number, UID or description"),
     "two echoes in one series": Row(_bend("EchoTime", "30"), DATA, "EchoTime"),
     "two sizes": Row(_dicom(only(20, _shrunk)), GEOMETRY, "different sizes"),
     "two pixel spacings": Row(_bend("PixelSpacing", [4.5, 4.0]), GEOMETRY, "different pixel spacings"),

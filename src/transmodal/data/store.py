@@ -20,13 +20,8 @@ CHUNK = 64
 CACHED_CHUNKS = 1024
 
 
-def make_store(dataset: Path) -> None:
-    """Make room for arrays in a dataset; with that done, several processes may write the images of different subjects."""
-    zarr.open_group(_arrays(dataset), mode="a", zarr_format=3)
-
-
 def write_image(dataset: Path, subject: str, name: str, voxels: Shaped[np.ndarray, "x y z"]) -> None:
-    """Store the voxels of one image, replacing what was there; see `make_store`."""
+    """Store the voxels of one image, replacing what was there; several processes may write those of different subjects at once."""
     chunks = tuple(min(CHUNK, n) for n in voxels.shape)
     compressor = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle)
     with refusals(Path(_arrays(dataset))):

@@ -16,7 +16,7 @@ from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Volume
 from transmodal.data.manifest import Image, Manifest, RegistrationNote, Steps, Subject, write_manifest
-from transmodal.data.store import make_store, write_image
+from transmodal.data.store import write_image
 from transmodal.evaluation.protocols import score
 from transmodal.imaging.alignment import Alignment
 from transmodal.imaging.layouts import Layout, SubjectFiles, find_subjects
@@ -76,7 +76,6 @@ def prepare(
     found = listing.subjects
     with folder_lock(dataset):
         settings = copy_template(settings, Path.cwd(), dataset)
-        make_store(dataset)
         job = functools.partial(_prepare_case, dataset=dataset.resolve(), settings=settings)
         outcomes = {}
         for files, outcome in track(run_jobs(job, found, workers), "preparing", total=len(found)):

@@ -98,6 +98,9 @@ def synthesize(
     if layout == "auto":
         print(f"transmodal: {found.explanation}", file=sys.stderr)
     if _is_scan_file(output):
+        problems = [case.problem for case in found.subjects if case.problem is not None]
+        if len(problems) == len(found.subjects):
+            raise problems[0]
         raise ConfigError(f"{output}: {scan} holds {len(found.subjects)} subjects; name a folder to write, not a file")
     return _make_all(maker, scan, found, output, _wanted(model, part), part)
 

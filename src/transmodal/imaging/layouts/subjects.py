@@ -191,13 +191,16 @@ def number_or_text(text: str) -> str | float:
 def walk(source: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield every folder of a tree with the scan files in it, in order of their names; hidden ones are passed over.
 
-    A link to a folder is looked into but not below, so that no loop can trap the walk.
+    A link to a folder elsewhere is looked into but not below, so that no loop can trap the walk; one to a folder of the tree itself is
+    passed over, so that nothing is there twice.
     """
+    tree = source.resolve()
     for name, subfolders, names in os.walk(source):
         folder = Path(name)
         subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
         yield folder, scans_among(folder, names)
-        yield from ((link, scans_in(link)) for sub in subfolders if (link := folder / sub).is_symlink())
+        links = (folder / sub for sub in subfolders if (folder / sub).is_symlink())
+        yield from ((link, scans_in(link)) for link in links if not link.resolve().is_relative_to(tree))
 
 
 def scans_in(folder: Path) -> list[Path]:
