@@ -5,7 +5,7 @@ from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Grid, Volume
 from transmodal.imaging.grid import resample
-from transmodal.imaging.masks import head_mask
+from transmodal.imaging.masks import head_mask, hull_mask, without_skull
 from transmodal.imaging.scan import read_scan
 
 # Stored as many MR are: to the left, to the bottom, to the front; the field of view ends within the neck.
@@ -118,3 +118,35 @@ def test_real_heads_have_the_volume_that_was_seen_to_be_right(name, litres, shar
     volume = read_scan(shared_data / "heads" / name, "mr")
     low, high = litres
     assert low < head_mask(volume).array.sum() * np.prod(volume.spacing) / 1e6 < high
+
+
+@pytest.mark.parametrize("volume", [ct(), mr(2.0)], ids=["ct", "mr"])
+def test_the_hull_of_an_ellipsoid_is_that_ellipsoid(volume):
+    mask = hull_mask(volume)
+    assert mask.modality == "mask" and mask.grid.matches(volume.grid)
+    assert dice(np.asarray(mask.array), HEAD) > 0.97
+
+
+def test_the_hull_closes_hollows_and_leaves_small_pieces_out():
+    hu = np.full((60, 60, 60), -1000, np.int16)
+    hu[10:50, 10:50, 10:50] = 40
+    hu[25:35, 25:35, 30:50] = -1000
+    hu[2:5, 2:5, 2:5] = 40
+    expected = np.zeros(hu.shape, bool)
+    expected[10:50, 10:50, 10:50] = True
+    assert (hull_mask(Volume(hu, np.diag([2.0, 2, 2, 1]), "ct")).array == expected).all()
+
+
+@pytest.mark.parametrize("modality", ["ct", "mr"])
+def test_a_constant_volume_has_no_hull(modality):
+    with pytest.raises(DataError, match="no head was found"):
+        hull_mask(Volume(np.zeros((20, 20, 20), np.int16), np.diag([4.0, 4, 4, 1]), modality))
+
+
+def test_without_its_skull_a_ct_holds_what_the_skull_encloses():
+    bare = without_skull(ct("table"))
+    inside = (RADIUS < 0.83) & ~SINUS & ~WINDPIPE
+    assert bare.modality == "ct"
+    assert dice(np.asarray(bare.array) > -100, inside) > 0.93  # the rim of bone is half a voxel
+    with pytest.raises(DataError, match="no skull was found"):
+        without_skull(ct(), threshold_hu=4000)

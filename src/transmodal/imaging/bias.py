@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import isotropic_grid, resample
 
-# The field is smooth: it is estimated on a coarse grid, and taken from there to the scan's own.
-_WORKING_MM = 4.0
-_ITERATIONS = (50, 50, 50, 50)
+# The field is smooth: a voxel in every cube of this size is enough to estimate it, and takes a hundredth of the time.
+_WORKING_MM = 6.0
+# For each of the levels, over which the spacing of the control points halves.
+_ITERATIONS = (25, 25, 25)
 
 
 def correct_bias(scan: Volume, mask: Volume) -> Volume:
@@ -24,17 +26,25 @@ def correct_bias(scan: Volume, mask: Volume) -> Volume:
     -------
     Volume
         float32, with the mean inside the mask unchanged.
+
+    Raises
+    ------
+    DataError
+        If the mask is empty.
     """
     import SimpleITK
 
     grid = isotropic_grid(scan.grid, max(_WORKING_MM, min(scan.spacing)))
-    coarse, inside = np.asarray(resample(scan, grid).array), np.asarray(resample(mask, grid).array) > 0
+    # Single voxels, not means over a cube: N4 sharpens the histogram, which partial volumes would have smeared.
+    coarse, inside = np.asarray(resample(scan, grid, order=0).array), np.asarray(resample(mask, grid).array) > 0
+    if not inside.any():
+        raise DataError("the mask is empty on the grid of the MR; check that it belongs to this scan")
     image = SimpleITK.GetImageFromArray(np.maximum(coarse, np.float32(1e-3)).T)
     n4 = SimpleITK.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(_ITERATIONS)
     n4.Execute(image, SimpleITK.GetImageFromArray(inside.astype(np.uint8).T))
     log_field = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T.astype(np.float32)
-    # Beyond the coarse grid's outermost voxels there is hardly any head, and no field: a factor of 1.
+    # The grid covers the scan: nothing lies beyond it.
     field = np.exp(resample(Volume(log_field, grid.affine, "mr"), scan.grid, fill=0.0).array)
     corrected = scan.array / field
     head = resample(mask, scan.grid).array > 0

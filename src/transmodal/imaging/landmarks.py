@@ -1,6 +1,7 @@
 """Alignment from points that a person has marked in both scans."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,27 @@ def fit_landmarks(fixed: Float[np.ndarray, "n 3"], moving: Float[np.ndarray, "n 
     matrix[:3, :3] = linear
     matrix[:3, 3] = middle_moving - linear @ middle_fixed
     return Transform(matrix)
+
+
+def register_landmarks(fixed: Path, moving: Path, kind: Kind = "affine") -> Transform:
+    """Align by two files of landmarks, paired by their names.
+
+    Raises
+    ------
+    FileError
+        If a file is not as `read_landmarks` wants it, or a landmark stands in one of the two only.
+    DataError
+        If the landmarks do not determine the transform; see `fit_landmarks`.
+    """
+    first, second = read_landmarks(fixed), read_landmarks(moving)
+    for path, points, others in ((fixed, first, second), (moving, second, first)):
+        if missing := [name for name in others if name not in points]:
+            raise FileError(f"{path}: the landmarks {', '.join(missing)} of the other scan are missing; mark them, or remove them there")
+    return fit_landmarks(_as_rows(first, first), _as_rows(second, first), kind)
+
+
+def _as_rows(points: dict[str, Point], names: Iterable[str]) -> Float[np.ndarray, "n 3"]:
+    return np.array([points[name] for name in names], dtype=np.float64).reshape(-1, 3)
 
 
 def read_landmarks(path: Path) -> dict[str, Point]:

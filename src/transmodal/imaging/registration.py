@@ -22,11 +22,13 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Voxels on which both scans are compared: no finer than a fraction of a voxel of a head scan needs; no finer than the slices of
 # either, lest the sharp one pull towards the middle of blurred edges; and fine enough for the thickest.
 _FINEST_MM, _COARSEST_MM = 1.5, 3.0
-# Without a mask to tell what matters: from air to dense bone.
-_CT_WINDOW_HU = (-1000.0, 1500.0)
+# Air as dark as no tissue puts the edge of the skin outside of where an MR shows it: a head 2 % too large. At this it is half that.
+_LEAST_HU = -300.0
 # Percentiles of what is compared, outside which intensities are cut off: metal in a CT, vessels in an MR.
 _OUTLIERS = (0.2, 99.8)
 _FEWEST_VOXELS = 8
+# Voxels on which the heads are laid on one another at first.
+_GUESS_MM = 4.0
 # The displacements between the control points of a spline are read from a field this much finer, within a few hundredths of a mm.
 _FIELD_STEPS = 10
 
@@ -35,18 +37,22 @@ _SETTINGS = {
     "WriteResultImage": "false",
     "NumberOfSpatialSamples": "4096",
     "MaximumNumberOfIterations": "500",
+    "NumberOfHistogramBins": "48",
 }
 # Control points of few tens of millimetres need no coarser start, and with it ended further from the truth.
-_FREE_FORM = {"NumberOfResolutions": "3", "GridSpacingSchedule": ("2", "1", "1")}
+_FREE_FORM = {
+    "NumberOfResolutions": "3",
+    "GridSpacingSchedule": ("2", "1", "1"),
+    "NumberOfSpatialSamples": "2048",
+    "MaximumNumberOfIterations": "200",
+}
 _ONE_MODALITY = {
     **_FREE_FORM,
     "Registration": "MultiResolutionRegistration",
     "Metric": "AdvancedNormalizedCorrelation",
-    "NumberOfSpatialSamples": "2048",
-    "MaximumNumberOfIterations": "200",
 }
 # Mutual information alone is drawn to where the noise is: the spline is kept stiff.
-_TWO_MODALITIES = {**_FREE_FORM, "Metric1Weight": "1000", "MaximumNumberOfIterations": "200"}
+_TWO_MODALITIES = {**_FREE_FORM, "Metric1Weight": "1000"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +116,8 @@ def register(
     fixed_mask, moving_mask : Volume, optional
         Where the volumes are compared, on any grids; by default everywhere. A mask also sets the range of intensities that counts.
     start : Transform, optional
-        An affine guess; by default the centres of gravity of the two heads (or masks) lie on one another.
+        An affine guess. By default the centres of gravity of the two heads (of the masks, if there are two) are laid on one another,
+        and an affine alignment begins with a rigid one.
     seed : int
         Of the random samples.
 
@@ -123,10 +130,11 @@ def register(
     DataError
         If a volume is constant, not finite or only a few voxels wide, a mask is empty, or the volumes do not overlap.
     """
-    if start is None:
-        start = Transform(_shift(_centre_of_gravity(moving, moving_mask) - _centre_of_gravity(fixed, fixed_mask)))
+    if start is None and kind == "affine":
+        start = register(fixed, moving, "rigid", fixed_mask=fixed_mask, moving_mask=moving_mask, seed=seed)
+    start = start or _first_guess(fixed, moving, fixed_mask, moving_mask)
     changes = {"Transform": "EulerTransform" if kind == "rigid" else "AffineTransform"}
-    found = _run_elastix(_Pair.place(fixed, moving, fixed_mask, moving_mask, start), kind, changes, seed)
+    found = _run_elastix(_Pair.place(fixed, moving, start, fixed_mask, moving_mask), kind, changes, seed)
     return Transform(start.affine @ _matrix(found))
 
 
@@ -167,7 +175,7 @@ def register_free_form(
     """
     changes = {**(_ONE_MODALITY if fixed.modality == moving.modality else _TWO_MODALITIES)}
     changes["FinalGridSpacingInPhysicalUnits"] = f"{spacing_mm:g}"
-    found = _run_elastix(_Pair.place(fixed, moving, fixed_mask, moving_mask, start), "bspline", changes, seed)
+    found = _run_elastix(_Pair.place(fixed, moving, start, fixed_mask, moving_mask), "bspline", changes, seed)
     size = [int(n) for n in found["GridSize"]]
     lps = np.eye(4)
     lps[:3, :3] = np.array(found["GridDirection"], dtype=float).reshape(3, 3).T @ np.diag(np.array(found["GridSpacing"], dtype=float))
@@ -226,7 +234,7 @@ class _Pair:
     masks: dict[str, Volume]
 
     @classmethod
-    def place(cls, fixed: Volume, moving: Volume, fixed_mask: Volume | None, moving_mask: Volume | None, start: Transform) -> "_Pair":
+    def place(cls, fixed: Volume, moving: Volume, start: Transform, fixed_mask: Volume | None, moving_mask: Volume | None) -> "_Pair":
         assert start.displacements is None, "only an affine transform can be refined"
         working_mm = float(np.clip(max(*fixed.spacing, *moving.spacing), _FINEST_MM, _COARSEST_MM))
         moved_mask = None if moving_mask is None else _moved_back(moving_mask, start)
@@ -272,8 +280,9 @@ def _comparable(volume: Volume, grid: Grid, mask: Volume | None) -> Volume:
         )
     # The slices of an MR are thick: a cubic spline places their edges better than a line.
     image = resample(volume, grid, order=3)
-    seen = image.array if mask is None else image.array[mask.array]
-    low, high = _CT_WINDOW_HU if volume.modality == "ct" and mask is None else np.percentile(seen, _OUTLIERS)
+    low, high = np.percentile(image.array if mask is None else image.array[mask.array], _OUTLIERS)
+    if volume.modality == "ct":
+        low = max(low, _LEAST_HU)
     clipped = np.clip(image.array, np.float32(low), np.float32(high))
     if clipped.max() <= clipped.min():
         raise DataError(f"nothing stands out from the background of the {volume.modality}; it cannot be registered")
@@ -286,14 +295,18 @@ def _require_voxels(mask: Volume) -> Volume:
     return mask
 
 
-def _centre_of_gravity(volume: Volume, mask: Volume | None) -> Float[np.ndarray, "3"]:
-    """Of the mask or the head, in RAS+ mm: where there is tissue in a CT, or signal in an MR."""
-    image = resample(mask or volume, isotropic_grid((mask or volume).grid, 4.0))
-    if mask is None:
-        threshold = -300.0 if volume.modality == "ct" else float(image.array.mean())
-        inside = np.argwhere(image.array > threshold)
-    else:
-        inside = np.argwhere(_require_voxels(image).array)
+def _first_guess(fixed: Volume, moving: Volume, fixed_mask: Volume | None, moving_mask: Volume | None) -> Transform:
+    # One mask alone may be of a part, such as the brain, whose middle is not that of the other head.
+    if fixed_mask is None or moving_mask is None:
+        return Transform(_shift(_centre(moving) - _centre(fixed)))
+    return Transform(_shift(_centre(moving_mask) - _centre(fixed_mask)))
+
+
+def _centre(volume: Volume) -> Float[np.ndarray, "3"]:
+    """The centre of gravity of what is brighter than the mean, in RAS+ mm: of the head, or of a mask."""
+    image = resample(volume, isotropic_grid(volume.grid, _GUESS_MM))
+    values = image.array.astype(np.float32) if volume.modality == "mask" else np.maximum(image.array, _LEAST_HU)
+    inside = np.argwhere(values > values.mean())
     if not len(inside):
         raise DataError(f"nothing stands out from the background of the {volume.modality}; it cannot be registered")
     return image.grid.to_world(inside.mean(axis=0))
