@@ -25,7 +25,7 @@ from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, si
 from transmodal.simulation.head import head_grid, simulate_anatomy  # noqa: E402
 from transmodal.simulation.labels import head_mask  # noqa: E402
 from transmodal.simulation.parameters import HeadConfig  # noqa: E402
-from transmodal.simulation.tissues import Tissue  # noqa: E402
+from transmodal.simulation.tissues import BRAIN, Tissue  # noqa: E402
 from transmodal.workflows.prepare import prepare  # noqa: E402
 
 
@@ -60,7 +60,7 @@ def simulated_head() -> dict[str, Volume]:
     """A procedural head of about 3.5 mm: MR, CT, and the masks of head and brain, all in one place."""
     config, rng = HeadConfig(), np.random.default_rng(0)
     labels = simulate_anatomy(config, head_grid((64, 72, 64), config), seed=0)
-    brain = np.isin(labels.array, [Tissue.GREY_MATTER, Tissue.WHITE_MATTER])
+    brain = np.isin(labels.array, (*BRAIN, Tissue.CSF))
     return {
         "mr": simulate_mr(labels, MR_PRESETS["t1w"], rng),
         "ct": simulate_ct(labels, CTConfig(), rng),

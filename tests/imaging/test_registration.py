@@ -198,7 +198,9 @@ def test_landmarks_are_paired_by_name(tmp_path):
     fixed, moving = tmp_path / "fixed.csv", tmp_path / "moving.csv"
     fixed.write_text("a,0,0,0\nb,50,0,0\nc,0,50,0\n")
     moving.write_text("c,1,52,3\na,1,2,3\nb,51,2,3\n")
-    np.testing.assert_allclose(register_landmarks(fixed, moving, "rigid").apply(np.zeros((1, 3))), [[1, 2, 3]], atol=1e-9)
+    found, residual_mm = register_landmarks(fixed, moving, "rigid")
+    np.testing.assert_allclose(found.apply(np.zeros((1, 3))), [[1, 2, 3]], atol=1e-9)
+    assert residual_mm == pytest.approx(0, abs=1e-9)
     moving.write_text("c,1,52,3\na,1,2,3\n")
     with pytest.raises(FileError, match=r"moving\.csv: the landmarks b "):
         register_landmarks(fixed, moving, "rigid")

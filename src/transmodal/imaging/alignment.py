@@ -7,9 +7,11 @@ import numpy as np
 
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Modality, Volume
+from transmodal.imaging.grid import resample
 from transmodal.imaging.landmarks import register_landmarks
+from transmodal.imaging.masks import without_skull
 from transmodal.imaging.preparation import Registration
-from transmodal.imaging.registration import Transform, mean_distance_mm, register, register_free_form, without_skull
+from transmodal.imaging.registration import Transform, mean_distance_mm, register, register_free_form
 
 # The second registration begins this far from the result of the first.
 _NUDGE_DEG, _NUDGE_MM = 5.0, 5.0
@@ -76,26 +78,25 @@ def align_pair(
         affine, error_mm = register_landmarks(landmarks["mr"], landmarks["ct"], "affine")
         transform = _deformed(mr, ct, affine, settings)
         return Alignment(kind, transform, None, mean_distance_mm(transform, still, head), error_mm)
-    masks = _masks(ct, settings, brain)
-    affine = register(mr, ct, kind, **masks)
+    fixed, moving = (mr, ct) if settings.region == "head" else _brains(mr, ct, settings, brain)
+    affine = register(fixed, moving, kind)
     transform = _deformed(mr, ct, affine, settings)
     again, doubt_mm = None, None
     if settings.floor:
-        again = _deformed(mr, ct, register(mr, ct, kind, start=_nudged(affine, head), seed=1, **masks), settings)
+        again = _deformed(mr, ct, register(fixed, moving, kind, start=_nudged(affine, head), seed=1), settings)
         doubt_mm = mean_distance_mm(transform, again, head)
     return Alignment(kind, transform, again, mean_distance_mm(transform, still, head), doubt_mm)
 
 
-def _masks(ct: Volume, settings: Registration, brain: Volume | None) -> dict[str, Volume]:
-    """What is compared of either scan."""
-    if settings.region == "head":
-        return {}
+def _brains(mr: Volume, ct: Volume, settings: Registration, brain: Volume | None) -> tuple[Volume, Volume]:
+    """Both scans without the skull and what lies outside it."""
     if brain is None:
         raise DataError(
             "registration.region = 'brain' needs a brain mask of the MR: put it beside the scan as brain.nii.gz, "
             "or name a template with a brain mask (preparation.template.mr and .brain)"
         )
-    return {"fixed_mask": brain, "moving_mask": without_skull(ct, settings.skull_hu)}
+    inside = resample(brain, mr.grid).array > 0
+    return mr.with_array(np.where(inside, mr.array, np.zeros_like(mr.array))), without_skull(ct, settings.skull_hu)
 
 
 def _deformed(mr: Volume, ct: Volume, affine: Transform, settings: Registration) -> Transform:
@@ -108,8 +109,8 @@ def _nudged(transform: Transform, head: Volume) -> Transform:
     """Turn and shift a result a little, about the middle of the head."""
     from scipy.spatial.transform import Rotation
 
-    nudge = np.eye(4)
-    nudge[:3, :3] = Rotation.from_euler("xyz", [_NUDGE_DEG] * 3, degrees=True).as_matrix()
-    middle = head.grid.center
-    nudge[:3, 3] = middle - nudge[:3, :3] @ middle + _NUDGE_MM
+    direction = np.ones(3) / np.sqrt(3)
+    nudge, middle = np.eye(4), head.grid.center
+    nudge[:3, :3] = Rotation.from_rotvec(_NUDGE_DEG * direction, degrees=True).as_matrix()
+    nudge[:3, 3] = middle - nudge[:3, :3] @ middle + _NUDGE_MM * direction
     return Transform(transform.affine @ nudge)

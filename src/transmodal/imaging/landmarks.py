@@ -48,8 +48,14 @@ def fit_landmarks(fixed: Float[np.ndarray, "n 3"], moving: Float[np.ndarray, "n 
     return Transform(matrix)
 
 
-def register_landmarks(fixed: Path, moving: Path, kind: Kind = "affine") -> Transform:
+def register_landmarks(fixed: Path, moving: Path, kind: Kind = "affine") -> tuple[Transform, float]:
     """Align by two files of landmarks, paired by their names.
+
+    Returns
+    -------
+    transform : Transform
+    residual_mm : float
+        How far the landmarks are apart afterwards, on average.
 
     Raises
     ------
@@ -62,7 +68,9 @@ def register_landmarks(fixed: Path, moving: Path, kind: Kind = "affine") -> Tran
     for path, points, others in ((fixed, first, second), (moving, second, first)):
         if missing := [name for name in others if name not in points]:
             raise FileError(f"{path}: the landmarks {', '.join(missing)} of the other scan are missing; mark them, or remove them there")
-    return fit_landmarks(_as_rows(first, first), _as_rows(second, first), kind)
+    rows, others = _as_rows(first, first), _as_rows(second, first)
+    transform = fit_landmarks(rows, others, kind)
+    return transform, float(np.linalg.norm(transform.apply(rows) - others, axis=1).mean())
 
 
 def _as_rows(points: dict[str, Point], names: Iterable[str]) -> Float[np.ndarray, "n 3"]:

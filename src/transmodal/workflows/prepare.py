@@ -14,8 +14,8 @@ from transmodal.core.files import atomic_path, folder_lock, read_json, sha256, w
 from transmodal.core.jobs import HERE, Workers, run_jobs
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
-from transmodal.core.volume import Volume
-from transmodal.data.manifest import Image, Manifest, RegistrationNote, Steps, Subject, write_manifest
+from transmodal.core.volume import Affine, Volume
+from transmodal.data.manifest import Image, Manifest, RegistrationNote, Row, Steps, Subject, write_manifest
 from transmodal.data.store import write_image
 from transmodal.evaluation.protocols import score
 from transmodal.imaging.alignment import Alignment
@@ -184,8 +184,9 @@ def _floor(made: PreparedSubject, alignment: Alignment) -> dict[str, float]:
     return {name: value for name, value in scores.values.items() if value is not None}
 
 
-def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(value) for value in row) for row in matrix)
+def _rows(matrix: Affine) -> tuple[Row, Row, Row, Row]:
+    first, second, third, last = ((float(x), float(y), float(z), float(shift)) for x, y, z, shift in matrix)
+    return first, second, third, last
 
 
 def _describe(files: SubjectFiles, hashes: dict[str, str], made: PreparedSubject, images: dict[str, Volume], steps: Steps) -> Subject:
