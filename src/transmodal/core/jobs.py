@@ -123,7 +123,7 @@ def _local_cluster(count: int) -> "Iterator[LocalCluster]":
     ):
         # Without a network there is no address to be reached at, nor need of one.
         warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address", RuntimeWarning)
-        with LocalCluster(**settings) as cluster:
+        with contextlib.closing(LocalCluster(**settings)) as cluster:
             yield cluster
 
 

@@ -77,12 +77,15 @@ def prepare(
     with folder_lock(dataset):
         settings = copy_template(settings, Path.cwd(), dataset)
         job = functools.partial(_prepare_case, dataset=dataset.resolve(), settings=settings)
-        outcomes = {}
-        for files, outcome in track(run_jobs(job, found, workers), "preparing", total=len(found)):
-            outcomes[files.id] = outcome
-        subjects = tuple(outcome for files in found if isinstance(outcome := outcomes[files.id], Subject))
-        failures = [f"{files.id}: {error}" for files in found if isinstance(error := outcomes[files.id], TransmodalError)]
-        manifest = Manifest(preparation=settings, subjects=subjects)
+        outcomes = {files.id: outcome for files, outcome in track(run_jobs(job, found, workers), "preparing", total=len(found))}
+        subjects, failures = [], []
+        for files in found:
+            outcome = outcomes[files.id]
+            if isinstance(outcome, TransmodalError):
+                failures.append(f"{files.id}: {outcome}")
+            else:
+                subjects.append(outcome)
+        manifest = Manifest(preparation=settings, subjects=tuple(subjects))
         if subjects:
             _finish(dataset, manifest, failures)
     if failures:
@@ -101,8 +104,8 @@ def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) 
         "template": {path.name: sha256(path) for path in sorted((dataset / TEMPLATE_NAME).glob("*")) if settings.template is not None},
         "attributes": files.attributes,
     }
-    note = dataset / SUBJECTS_NAME / f"{files.id}.json"
-    if note.is_file() and (done := read_json(note)).get("key") == key:
+    note, picture = dataset / SUBJECTS_NAME / f"{files.id}.json", dataset / PICTURES_NAME / f"{files.id}.jpg"
+    if note.is_file() and picture.is_file() and (done := read_json(note)).get("key") == key:
         return validate(Subject, done["subject"], str(note))
     note.unlink(missing_ok=True)
     began = time.monotonic()
@@ -113,7 +116,7 @@ def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) 
         write_image(dataset, files.id, name, volume.array)
     if made.alignment is not None:
         _write_aligned(made, made.alignment, dataset / ALIGNED_NAME / files.id)
-    with atomic_path(dataset / PICTURES_NAME / f"{files.id}.jpg") as path:
+    with atomic_path(picture) as path:
         path.write_bytes(quality_figure(made, settings.located(dataset)))
     subject = _describe(files, hashes, made, images, _steps(made, time.monotonic() - began))
     write_json(note, {"key": key, "subject": subject.model_dump(mode="json")})
