@@ -124,7 +124,7 @@ def test_real_heads_have_the_volume_that_was_seen_to_be_right(name, litres, shar
 def test_the_hull_of_an_ellipsoid_is_that_ellipsoid(volume):
     mask = hull_mask(volume)
     assert mask.modality == "mask" and mask.grid.matches(volume.grid)
-    assert dice(np.asarray(mask.array), HEAD) > 0.97
+    assert dice(np.asarray(mask.array), HEAD) > 0.95
 
 
 def test_the_hull_closes_hollows_and_leaves_small_pieces_out():

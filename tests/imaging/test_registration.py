@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,19 +107,29 @@ def bone_edges(ct):
     return ct.grid.to_world(vertices[::50]), normals[::50] / np.linalg.norm(normals[::50], axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("modality", "left"), [("ct", 0.1), ("mr", 1.0)])
-def test_a_free_form_deformation_at_the_edges_of_bone(head, modality, left):
-    """Of the error along the normals, a tenth is left from CT to CT. From MR to CT most of it is: here only the direction is held."""
+def error_along(normals, points, found, true):
+    return float(np.abs(((found.apply(points) - true.apply(points)) * normals).sum(axis=1)).mean())
+
+
+@pytest.mark.parametrize(("modality", "left"), [("ct", 0.1), pytest.param("mr", 0.7, marks=pytest.mark.slow)])
+def test_a_free_form_deformation_takes_a_smooth_warp_out(head, modality, left):
+    """At the edges of bone: nine tenths from CT to CT, less than half from MR to CT."""
     _, mr, ct, _ = head
-    true = smooth_warp(ct.grid)
+    true, none = smooth_warp(ct.grid), Transform(np.eye(4))
     points, normals = bone_edges(warp(ct, true, ct.grid))
-    fixed = warp(ct if modality == "ct" else mr, true, ct.grid)
-    start = Transform(np.eye(4))
+    found = register_free_form(warp(ct if modality == "ct" else mr, true, ct.grid), ct, none)
+    assert error_along(normals, points, found, true) < left * error_along(normals, points, none, true)
 
-    def error(transform):
-        return np.abs(((transform.apply(points) - true.apply(points)) * normals).sum(axis=1)).mean()
 
-    assert error(register_free_form(fixed, ct, start)) < left * error(start)
+@pytest.mark.slow
+def test_between_modalities_a_free_form_deformation_harms_a_rigid_alignment(head):
+    """A limit that is known, not one that is wanted: whoever mends this may turn it round, and the advice of the docstring with it."""
+    _, mr, ct, _ = head
+    points, normals = bone_edges(ct)
+    rigid = register(mr, ct)
+    free_form = register_free_form(mr, ct, rigid)
+    before, after = (error_along(normals, points, found, Transform(np.eye(4))) for found in (rigid, free_form))
+    assert before < 0.3 < after
 
 
 def test_an_affine_transform_warps_a_volume_back(head):
@@ -140,6 +152,18 @@ def test_a_deformation_of_equal_coefficients_is_a_shift(head):
     whole = Transform(np.array([[1.0, 0, 0, 3], [0, 1, 0, -2], [0, 0, 1, 1], [0, 0, 0, 1]]))
     one, two = (warp(mr, transform, mr.grid).array[8:-8, 8:-8, 8:-8] for transform in (shifted, whole))
     np.testing.assert_allclose(one, two, atol=0.5)
+
+
+def test_warping_reads_where_the_deformation_says(head):
+    grid = head[1].grid
+    ramp = Volume((np.moveaxis(np.indices(grid.shape), 0, -1) @ np.array([1.0, 2.0, -1.0])).astype(np.float32), grid.affine, "mr")
+    turn = np.array([[1, 0.1, 0, 2.0], [-0.1, 1, 0, 0], [0, 0, 1, -3], [0, 0, 0, 1]])
+    true = replace(smooth_warp(grid), affine=turn)
+    indices = np.moveaxis(np.indices(grid.shape, dtype=float), 0, -1)
+    where = grid.to_voxel(true.apply(grid.to_world(indices)))
+    inside = ((where > 0) & (where < np.array(grid.shape) - 1)).all(axis=-1)  # the borders of the target included
+    difference = (warp(ramp, true, grid).array - where @ np.array([1.0, 2.0, -1.0]))[inside]
+    assert inside.mean() > 0.8 and np.abs(difference).max() < 0.2 and np.abs(difference).mean() < 0.02
 
 
 def test_what_cannot_be_registered_is_said(head):
