@@ -13,7 +13,9 @@ if "CI" not in os.environ:
     settings.load_profile("unhurried")
 
 # Workers of pytest-xdist share the cores.
-torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+_THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+torch.set_num_threads(_THREADS)
+os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", str(_THREADS))
 
 # Every annotated call in the tests is checked, array shapes included.
 install_import_hook("transmodal", "typechecker.check")

@@ -9,7 +9,7 @@ from scipy.ndimage import binary_erosion
 from skimage.measure import marching_cubes
 
 from transmodal.core.errors import DataError, FileError
-from transmodal.core.volume import Grid
+from transmodal.core.volume import Grid, Volume
 from transmodal.imaging.bias import correct_bias
 from transmodal.imaging.grid import resample
 from transmodal.imaging.landmarks import fit_landmarks, read_landmarks, register_landmarks
