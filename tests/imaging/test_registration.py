@@ -85,13 +85,14 @@ def test_another_head_comes_near_a_template(head):
     assert dice(mask, warp(head_mask(other), found, mask.grid)) > max(0.96, dice(mask, head_mask(other)) + 0.02)
 
 
-def test_a_stripped_brain_is_registered_to_a_ct_without_its_skull(head):
+@pytest.mark.parametrize(("kind", "spread", "most_mm"), [("rigid", 0.0, 0.3), ("affine", 0.05, 0.5)])
+def test_a_stripped_brain_is_registered_to_a_ct_without_its_skull(head, kind, spread, most_mm):
     labels, mr, ct, _ = head
     brain = labels.with_array(np.isin(labels.array, (*BRAIN, Tissue.CSF)), "mask")
     stripped = mr.with_array(np.where(brain.array, mr.array, np.float32(0)))
-    true = draw_transform(np.random.default_rng(1), mr.grid, translation_mm=15.0, rotation_deg=10.0)
-    found = register(without_skull(ct), move(stripped, true, 0.0))
-    assert mean_distance_mm(found, truth(true), brain) < 0.3
+    true = draw_transform(np.random.default_rng(1), mr.grid, translation_mm=15.0, rotation_deg=10.0, scale_spread=spread)
+    found = register(without_skull(ct), move(stripped, true, 0.0), kind)
+    assert mean_distance_mm(found, truth(true), brain) < most_mm
 
 
 def smooth_warp(grid):
