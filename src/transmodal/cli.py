@@ -262,6 +262,25 @@ def synthesize(
 
 
 @app.command
+def segment(ct: Path, out: Path, /, *, synthetic: Flag = False) -> None:
+    """Segment the bone of a true or synthetic CT, or of every case of a folder, by k-means.
+
+    Parameters
+    ----------
+    ct
+        A CT, or a folder with one case a sub-folder (ct.nii.gz), or one case a file. A mask of the head beside it is used.
+    out
+        A file such as bone.nii.gz; for a folder, the folder that takes CASE/bone.nii.gz.
+    synthetic
+        Of a folder, take the synthetic CTs (sct.nii.gz).
+    """
+    from transmodal.workflows.segment import segment as run
+
+    written = run(ct, out, synthetic=synthetic)
+    print(f"{len(written)} written: {out}")
+
+
+@app.command
 def evaluate(
     predictions: Path,
     references: Path,
@@ -278,7 +297,7 @@ def evaluate(
     Parameters
     ----------
     predictions
-        A folder with one case a sub-folder (sct.nii.gz), or one case a file.
+        A folder with one case a sub-folder (sct.nii.gz), or one case a file; or with masks of bone (bone.nii.gz).
     references
         A folder of true images, matched by name.
     out

@@ -11,19 +11,19 @@ from transmodal import __version__
 from transmodal.core.errors import FileError
 from transmodal.core.files import read_json, write_json, write_text
 from transmodal.core.record import RECORD_NAME
-from transmodal.core.volume import Direction
+from transmodal.core.volume import Direction, Product
 from transmodal.imaging.layouts.bids import DESCRIPTION_NAME, sidecar_of
-from transmodal.imaging.layouts.bids_names import VERSION, parse_name, synthetic_name
+from transmodal.imaging.layouts.bids_names import VERSION, parse_name, result_name
 
-_IGNORED = ("*_ct.nii.gz", "*_ct.json", RECORD_NAME)
+_IGNORED = ("*_ct.nii.gz", "*_ct.json", "*_desc-bone_mask.*", RECORD_NAME)
 _SOURCE = "source"  # what URIs call the dataset of the scans
 
 
-def derivative_paths(scan: Path, output: Path, direction: Direction) -> tuple[Path, Path]:
-    """Where the image made of a scan goes, and its JSON: ``OUT/sub-01/anat/sub-01_space-T1w_desc-synthetic_ct.nii.gz``."""
+def derivative_paths(scan: Path, output: Path, direction: Direction, product: Product = "image") -> tuple[Path, Path]:
+    """Where what is made of a scan goes, and its JSON: ``OUT/sub-01/anat/sub-01_space-T1w_desc-synthetic_ct.nii.gz``."""
     source = parse_name(scan)
     assert source is not None  # the layout lists no other files
-    name = synthetic_name(source, direction)
+    name = result_name(source, direction, product)
     target = output / name.folder / f"{name}.nii.gz"
     return target, sidecar_of(target)
 
