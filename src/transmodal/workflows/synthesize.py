@@ -55,8 +55,8 @@ def synthesize(
         A scan, a folder of subjects in any layout, a table of scans, or a folder of DICOM files.
     output : Path
         A scan file; or, for DICOM of one patient, a folder to make that takes the result as a series; or, for several subjects, the
-        folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR, ``bone.nii.gz`` for a mask), a DICOM series ``<subject>/`` for those that come as
-        DICOM, or a BIDS derivative for those in BIDS.
+        folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR, ``bone.nii.gz`` for a mask), a DICOM series
+        ``<subject>/`` for those that come as DICOM, or a BIDS derivative for those in BIDS.
     model : Path or sequence of Path
         A run; or several, whose mean is taken.
     direction : {"mr2ct", "ct2mr"}, optional
