@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from transmodal import cli
 from transmodal.core.errors import GeometryError, TransmodalError
 from transmodal.methods.recipe import recipe_names
 
-COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "evaluate", "report", "series", "recipes"]
+COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "evaluate", "report", "series", "recipes"]
 
 # What takes a second or more to import, and so must wait until a command runs.
 HEAVY = ("torch", "lightning_fabric", "monai", "SimpleITK", "nibabel", "scipy", "skimage", "matplotlib", "zarr", "pydantic", "pydicom")
@@ -49,6 +50,17 @@ def test_the_flow_through_the_command_line(heads, tmp_path, capsys):
     cases = json.loads((scores / "scores.json").read_text())["cases"]
     assert len(cases) == 1
     assert "A &lt;b&gt;title&lt;/b&gt;" in page.read_text(encoding="utf-8")
+
+
+def test_several_models_are_one_option_and_bone_has_a_command(heads, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("transmodal.workflows.synthesize.synthesize", lambda *given, **choices: seen.append((given, choices)) or [])
+    assert call("synthesize", "scan", "out", "--model", "a", "b", "--uncertainty") == 0
+    assert seen[0][0] == (Path("scan"), Path("out"), [Path("a"), Path("b")])
+    assert seen[0][1]["uncertainty"] is True
+    ct = heads / "Task1" / "brain" / "head0" / "ct.nii.gz"
+    assert call("segment", ct, tmp_path / "bone.nii.gz") == 0
+    assert (tmp_path / "bone.nii.gz").is_file()
 
 
 def test_simulated_heads_go_all_the_way(tmp_path):

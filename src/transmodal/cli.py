@@ -221,15 +221,18 @@ def synthesize(
     output: Path,
     /,
     *,
-    model: Path,
+    model: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
     direction: Literal["mr2ct", "ct2mr"] | None = None,
     layout: LayoutName = "auto",
     part: Literal["all", "train", "validation", "test"] = "all",
     device: str = "auto",
     series: str | None = None,
     force_geometry: Flag = False,
+    uncertainty: Flag = False,
 ) -> None:
     """Make the other modality of a scan, or of every subject of a folder, on the scan's own grid.
+
+    A model that segments (recipe bone-unet2d) makes a mask of the bone instead.
 
     Parameters
     ----------
@@ -239,7 +242,7 @@ def synthesize(
         A scan file such as sct.nii.gz, or for a folder the folder to write. From DICOM, a folder takes the result as a series; from BIDS,
         it becomes a BIDS derivative.
     model
-        A run.
+        A run; or several after each other, whose mean is taken. Give it after SCAN and OUTPUT.
     direction
         mr2ct or ct2mr; by default what the model does.
     layout
@@ -253,12 +256,33 @@ def synthesize(
         of the name.
     force_geometry
         Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
+    uncertainty
+        Also write sct_uncertainty.nii.gz: the standard deviation in HU over the runs, or over the planes and mirror images of one run.
     """
     from transmodal.workflows.synthesize import synthesize as run
 
-    choices = {"series": series, "force_geometry": force_geometry}
+    choices = {"series": series, "force_geometry": force_geometry, "uncertainty": uncertainty}
     written = run(scan, output, model, direction=direction, layout=layout, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
+
+
+@app.command
+def segment(ct: Path, out: Path, /, *, synthetic: Flag = False) -> None:
+    """Segment the bone of a true or synthetic CT, or of every case of a folder, by k-means.
+
+    Parameters
+    ----------
+    ct
+        A CT, or a folder with one case a sub-folder (ct.nii.gz), or one case a file. A mask of the head beside it is used.
+    out
+        A file such as bone.nii.gz; for a folder, the folder that takes CASE/bone.nii.gz.
+    synthetic
+        Of a folder, take the synthetic CTs (sct.nii.gz).
+    """
+    from transmodal.workflows.segment import segment as run
+
+    written = run(ct, out, synthetic=synthetic)
+    print(f"{len(written)} written: {out}")
 
 
 @app.command
@@ -278,7 +302,7 @@ def evaluate(
     Parameters
     ----------
     predictions
-        A folder with one case a sub-folder (sct.nii.gz), or one case a file.
+        A folder with one case a sub-folder (sct.nii.gz), or one case a file; or with masks of bone (bone.nii.gz).
     references
         A folder of true images, matched by name.
     out

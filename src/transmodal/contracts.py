@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transmodal.core.config import Config
-from transmodal.core.volume import Direction, Volume
+from transmodal.core.volume import Direction, Product, Volume
 from transmodal.data.sampling import Batch
 from transmodal.data.store import Dataset
 
@@ -29,7 +29,7 @@ class Optimization:
 
 
 class Method(ABC):
-    """A way from one modality to the other.
+    """A way from one modality to the other, or to the bone in it.
 
     Attributes
     ----------
@@ -37,20 +37,32 @@ class Method(ABC):
         The class of the method's own settings, which are the ``[method]`` table of its recipes.
     directions : tuple
         What the method, as it is set up, can do.
+    product : {"image", "bone"}
+        What it makes: the other modality, or a mask of the bone.
+    opinions : int
+        How many predictions it averages, as those of several planes.
     """
 
     Settings: ClassVar[type[Config]]
     directions: tuple[Direction, ...]
+    product: Product = "image"
+    opinions: int = 1
 
     @abstractmethod
     def synthesize(self, scan: Volume) -> Volume:
-        """The other modality of `scan`, on the scan's own grid: HU for a CT, arbitrary units for an MR.
+        """The other modality of `scan`, on the scan's own grid: HU for a CT, arbitrary units for an MR; or a mask of bone.
 
         Raises
         ------
         DataError
             If the scan holds no head that can be found, or has no contrast.
         """
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """What `synthesize` gives, and the standard deviation over the opinions in its unit (of a mask, of the probability of bone)."""
+        assert self.opinions == 1, "a method of several opinions must tell how far they differ"
+        result = self.synthesize(scan)
+        return result, result.with_array(np.zeros(result.shape, dtype=np.float32), "uncertainty")
 
 
 class FittedMethod(Method):
@@ -83,6 +95,10 @@ class LearnedMethod(Method):
     @abstractmethod
     def optimizers(self) -> dict[str, Optimization]:
         """New optimisers, by name, over the parameters of the networks."""
+
+    def target_levels(self, dataset: Dataset, subjects: Sequence[str]) -> dict[str, float] | None:
+        """By subject, the value from which on a voxel of the target is 1, and below 0, in batches; None where the target is the image."""
+        return None
 
     @abstractmethod
     def training_step(self, batch: Batch, update: Update) -> Metrics:

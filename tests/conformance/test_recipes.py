@@ -26,6 +26,7 @@ SHORT = ["train.steps=6", "train.batch_size=2", "train.validate_every=3", "train
 SCALED = {
     "baseline-constant": [],
     "baseline-threshold": [],
+    "bone-unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "unet2d-planes": [*SMALL_UNET, *SHORT],
     "unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "unet2d-quick": [*SMALL_UNET, *SHORT],
@@ -59,8 +60,8 @@ def result(method, scan):
     return method.synthesize(scan)
 
 
-def test_the_result_is_the_other_modality_on_the_same_grid(trained, scan, result):
-    assert result.modality == target_of(trained[0].direction)
+def test_the_result_is_what_the_method_makes_on_the_same_grid(trained, scan, method, result):
+    assert result.modality == ("mask" if method.product == "bone" else target_of(trained[0].direction))
     assert result.grid.matches(scan.grid)
     assert np.isfinite(result.array).all()
     if result.modality == "ct":
@@ -69,9 +70,18 @@ def test_the_result_is_the_other_modality_on_the_same_grid(trained, scan, result
         assert result.array.max() <= 3071
 
 
-def test_outside_the_head_is_air(trained, result):
+def test_outside_the_head_is_air(trained, method, result):
     assert trained[0].direction == "mr2ct"
-    assert (result.array[0] == -1000).all()
+    assert (result.array[0] == (0 if method.product == "bone" else -1000)).all()
+
+
+def test_the_uncertainty_comes_with_the_same_result_and_is_none_where_there_is_one_opinion(method, scan, result):
+    again, uncertainty = method.synthesize_with_uncertainty(scan)
+    np.testing.assert_array_equal(again.array, result.array)
+    assert uncertainty.modality == "uncertainty"
+    assert uncertainty.grid.matches(scan.grid)
+    assert np.isfinite(uncertainty.array).all()
+    assert (uncertainty.array.max() > 0) == (method.opinions > 1)
 
 
 def test_the_same_scan_gives_the_same_result(method, scan, result):

@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from transmodal.core.config import validate
 from transmodal.core.errors import ConfigError, OutOfMemory
 from transmodal.data.sampling import View
-from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, predict_array
+from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, predict
 from transmodal.imaging.intensity import IntensityMap, IntensityStatistics, WindowIntensity, ZScoreIntensity
 from transmodal.imaging.preparation import Preparation
 
@@ -56,7 +57,7 @@ IMAGE = np.random.default_rng(0).normal(size=(21, 26, 19)).astype(np.float32)
     ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "volume", "3D patches"],
 )
 def test_a_network_that_changes_nothing_gives_the_image_back(view, prediction):
-    result = predict_array(Center(), IMAGE, setting(view, prediction), SOURCE)
+    result = predict(Center(), IMAGE, setting(view, prediction), SOURCE).mean
     assert result.shape == IMAGE.shape
     np.testing.assert_allclose(result, IMAGE, atol=1e-5)
 
@@ -66,14 +67,14 @@ def test_neighbouring_slices_come_as_channels_with_background_beyond_the_ends():
         def forward(self, image):
             return image[:, -1:]
 
-    result = predict_array(Last(), IMAGE, setting(View(size=(8, 8), axes=(2,), context=1)), IntensityMap(shift=-3, scale=1))
+    result = predict(Last(), IMAGE, setting(View(size=(8, 8), axes=(2,), context=1)), IntensityMap(shift=-3, scale=1)).mean
     np.testing.assert_array_equal(result[:, :, :-1], IMAGE[:, :, 1:])
     np.testing.assert_array_equal(result[:, :, -1], 3)
 
 
 def test_only_a_few_slices_are_in_the_network_at_once():
     network = Center()
-    predict_array(network, np.zeros((16, 16, 50), np.float32), setting(View(size=(8, 8))), SOURCE)
+    predict(network, np.zeros((16, 16, 50), np.float32), setting(View(size=(8, 8))), SOURCE)
     assert max(shape[0] for shape in network.shapes) == SLICES_AT_ONCE
     assert sum(shape[0] for shape in network.shapes) == 50
 
@@ -87,13 +88,59 @@ def test_overlapping_patches_favour_their_centres():
             out[:, :, 4:-4, 4:-4] = 0
             return out
 
-    blended = predict_array(Border(), np.zeros((64, 64, 1), np.float32), setting(View(size=(32, 32)), Prediction(patch=(32, 32))), SOURCE)
+    blended = predict(Border(), np.zeros((64, 64, 1), np.float32), setting(View(size=(32, 32)), Prediction(patch=(32, 32))), SOURCE).mean
     assert blended[16:48, 16:48].mean() < 0.05
+
+
+class Ramp(Center):
+    """Adds the column number of the slice, so that the mirrored way round another number is added."""
+
+    def forward(self, image):
+        return image + torch.arange(image.shape[-1], dtype=image.dtype)
+
+
+FLIPS = [(), (0,), (1,), (0, 1), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("flip", FLIPS, ids=str)
+@pytest.mark.parametrize("view", [View(size=(8, 8)), View(size=(8, 8), axes=(0, 2), context=1), View(size=(8, 8, 8))], ids=str)
+def test_mirror_images_change_nothing_for_a_network_without_handedness(flip, view):
+    there = setting(view, Prediction(flip=flip))
+    found = predict(Center(), IMAGE, there, SOURCE)
+    np.testing.assert_array_equal(found.mean, IMAGE)
+    np.testing.assert_array_equal(found.sd, 0)
+    assert found.count == there.opinions == 2 ** len(flip) * (1 if view.dims == 3 else len(view.axes))
+
+
+@pytest.mark.parametrize("flip", FLIPS, ids=str)
+def test_mirror_images_are_mirrored_back_and_averaged(flip):
+    """Axial slices have their columns along y: mirrored along it, column k gets n - 1 - k instead of k, whose mean is (n - 1) / 2."""
+    image = np.zeros((8, 16, 3), np.float32)
+    found = predict(Ramp(), image, setting(View(size=(8, 8)), Prediction(flip=flip)), SOURCE)
+    columns = np.arange(16.0)
+    mean, sd = (np.full(16, 7.5), np.abs(columns - 7.5)) if 1 in flip else (columns, np.zeros(16))
+    np.testing.assert_allclose(found.mean, np.broadcast_to(mean[:, None], image.shape), rtol=1e-6)
+    np.testing.assert_allclose(found.sd, np.broadcast_to(sd[:, None], image.shape), rtol=1e-5)
+
+
+def test_planes_that_differ_are_averaged_and_their_spread_is_told():
+    """Columns of sagittal slices run along z, those of coronal and axial ones along z and y."""
+    image = np.zeros((8, 8, 16), np.float32)
+    found = predict(Ramp(), image, setting(View(size=(8, 8), axes=(0, 2))), SOURCE)
+    y, z = np.meshgrid(np.arange(8.0), np.arange(16.0), indexing="ij")
+    np.testing.assert_allclose(found.mean, np.broadcast_to((y + z) / 2, image.shape), rtol=1e-6)
+    np.testing.assert_allclose(found.sd, np.broadcast_to(np.abs(y - z) / 2, image.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_an_axis_that_is_no_axis_is_refused():
+    with pytest.raises(ConfigError, match=r"flip\.0"):
+        validate(Prediction, {"flip": [3]}, "recipe")
+    assert Prediction(flip=(1, 1, 0)).mirrors == [(), (0,), (1,), (0, 1)]
 
 
 def test_a_patch_of_the_wrong_dimension_is_refused():
     with pytest.raises(ConfigError, match=r"predict\.patch"):
-        predict_array(Center(), IMAGE, setting(View(size=(8, 8)), Prediction(patch=(8, 8, 8))), SOURCE)
+        predict(Center(), IMAGE, setting(View(size=(8, 8)), Prediction(patch=(8, 8, 8))), SOURCE)
 
 
 @pytest.mark.parametrize("prediction", [Prediction(), Prediction(patch=(16, 16))], ids=["slices", "patches"])
@@ -105,7 +152,7 @@ def test_a_device_without_memory_gets_less_at_once_and_that_is_said(prediction):
             return super().forward(image)
 
     with pytest.warns(UserWarning, match="too little memory for 8 slices or patches at once"):
-        result = predict_array(Small(), IMAGE, setting(View(size=(16, 16)), prediction), SOURCE)
+        result = predict(Small(), IMAGE, setting(View(size=(16, 16)), prediction), SOURCE).mean
     np.testing.assert_allclose(result, IMAGE, atol=1e-5)
 
 
@@ -126,6 +173,6 @@ def test_what_fits_nowhere_is_an_error_with_advice_and_other_errors_are_not_hidd
             raise RuntimeError(self.message)
 
     with pytest.raises(OutOfMemory, match=r"21x26x19 voxels .* set a smaller predict\.patch"):
-        predict_array(Failing("[enforce fail] DefaultCPUAllocator: can't allocate memory"), IMAGE, setting(View(size=(8, 8))), SOURCE)
+        predict(Failing("[enforce fail] DefaultCPUAllocator: can't allocate memory"), IMAGE, setting(View(size=(8, 8))), SOURCE)
     with pytest.raises(RuntimeError, match="another mistake"):
-        predict_array(Failing("another mistake"), IMAGE, setting(View(size=(8, 8))), SOURCE)
+        predict(Failing("another mistake"), IMAGE, setting(View(size=(8, 8))), SOURCE)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from transmodal.core.errors import DataError
-from transmodal.evaluation.cases import companion, find_images, match
+from transmodal.evaluation.cases import companion, find_images, holds, match
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -22,10 +22,20 @@ def touch(folder: Path, *names: str) -> Path:
         ("a.nii.gz", "b.nrrd", "notes.txt", "a_mask.nii.gz"),
         ("a_sct.nii.gz", "b_sct.nii.gz", "a_mr.nii.gz", "b_ct.nii.gz"),
         ("deep/a_sct.nii.gz", "deeper/still/b_sct.nii.gz"),
+        ("a/sct.nii.gz", "a/sct_uncertainty.nii.gz", "b/sct.nii.gz", "b/bone.nii.gz"),
+        ("a.nii.gz", "a_uncertainty.nii.gz", "b.nii.gz", "b_bone.nii.gz"),
+        ("a_sct.nii.gz", "a_sct_uncertainty.nii.gz", "b_sct.nii.gz"),
     ],
 )
 def test_every_layout_gives_the_same_cases(tmp_path, names):
     assert list(find_images(touch(tmp_path, *names), "sct")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a/bone.nii.gz", "b/a_bone.mha", "sub-1/anat/sub-1_space-T1w_desc-bone_mask.nii.gz"])
+def test_masks_of_bone_are_known_by_their_names(tmp_path, name):
+    assert not holds(touch(tmp_path, "bone/a.nii.gz", "sub-2/anat/sub-2_T1w.nii.gz"), "bone")
+    assert holds(touch(tmp_path, name), "bone")
+    assert not holds(tmp_path, "sct")
 
 
 def test_cases_pair_by_name_across_layouts(tmp_path):

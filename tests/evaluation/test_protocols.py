@@ -3,7 +3,8 @@ import pytest
 
 from transmodal.core.errors import ConfigError, DataError, GeometryError
 from transmodal.core.volume import Volume
-from transmodal.evaluation.protocols import IDENTICAL, PROTOCOLS, Tissues, score, tissue_classes, tissue_protocol
+from transmodal.evaluation.bone import bone_mask
+from transmodal.evaluation.protocols import IDENTICAL, PROTOCOLS, Tissues, bone_protocol, score, tissue_classes, tissue_protocol
 
 SHAPE = (12, 11, 10)
 
@@ -25,7 +26,7 @@ def test_every_protocol_states_what_its_numbers_hold_for(name):
     assert scores.protocol == note.name == name
     assert scores.mask and scores.clip
     assert list(scores.values) == [metric.name for metric in note.metrics]
-    assert None not in scores.values.values()
+    assert scores.reasons.keys() == {"dice_bone_ceiling"} & scores.values.keys()  # which needs to be told the truth
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -62,6 +63,38 @@ def test_thresholds_bound_the_classes_and_are_stated():
     scores = score(reference, reference.with_array(reference.array + 1), mask, tissue_protocol(Tissues(bone_hu=300)))
     assert scores.values["dice_bone"] == pytest.approx(2 / 3)
     assert "bone above 300 HU" in scores.mask and "−200 HU" in scores.mask
+
+
+def test_bone_is_compared_with_the_truth_and_the_ceiling_is_that_of_the_true_ct():
+    ct, _, mask = head()
+    k_means = bone_mask(ct.array, mask.array)
+    truth = k_means.copy()
+    truth[tuple(np.argwhere(k_means)[:10].T)] = False
+    n = np.count_nonzero(truth)
+    values = score(ct, ct, mask, bone_protocol(truth)).values
+    assert values["recall_bone"] == 1
+    assert values["precision_bone"] == n / (n + 10)
+    assert values["dice_bone"] == values["dice_bone_ceiling"] == 2 * n / (2 * n + 10)
+    assert score(ct, ct, mask, "bone").values == {"dice_bone": 1, "precision_bone": 1, "recall_bone": 1, "dice_bone_ceiling": None}
+
+
+def test_a_mask_of_bone_is_a_prediction_too():
+    ct, _, mask = head()
+    truth = bone_mask(ct.array, mask.array)
+    assert score(ct, mask.with_array(truth), mask, "bone").values["dice_bone"] == 1
+    everything = score(ct, mask, mask, "bone").values
+    assert everything["recall_bone"] == 1
+    assert everything["precision_bone"] == np.count_nonzero(truth) / truth.size
+    nothing = score(ct, mask.with_array(np.zeros(SHAPE, bool)), mask, "bone")
+    assert (nothing.values["dice_bone"], nothing.values["precision_bone"]) == (0, None)
+    with pytest.raises(DataError, match="modality mask"):
+        score(ct, mask, mask, "synthrad2023")
+
+
+def test_a_flat_prediction_has_no_bone():
+    ct, _, mask = head()
+    values = score(ct, ct.with_array(np.full(SHAPE, 40.0)), mask, "bone").values
+    assert (values["dice_bone"], values["recall_bone"], values["precision_bone"]) == (0, 0, None)
 
 
 def test_mr_scores_do_not_depend_on_the_unit_of_the_mr():

@@ -13,7 +13,7 @@ from transmodal.core.errors import ConfigError, DataError, FileError
 from transmodal.core.files import sha256
 from transmodal.core.volume import Volume
 from transmodal.imaging.layouts import find_subjects
-from transmodal.imaging.layouts.bids_names import Name, parse_name, synthetic_name
+from transmodal.imaging.layouts.bids_names import Name, parse_name, result_name
 from transmodal.imaging.layouts.subjects import number_or_text, safe_names
 from transmodal.imaging.scan import write_scan
 
@@ -211,8 +211,9 @@ def test_names_of_bids():
     name = parse_name(Path("sub-01_ses-2_acq-mprage_run-1_T1w.nii.gz"))
     assert name == Name({"sub": "01", "ses": "2", "acq": "mprage", "run": "1"}, "T1w")
     assert name.folder == Path("sub-01/ses-2/anat")
-    assert str(synthetic_name(name, "mr2ct")) == "sub-01_ses-2_acq-mprage_run-1_space-T1w_desc-synthetic_ct"
-    assert str(synthetic_name(Name({"sub": "01"}, "ct"), "ct2mr")) == "sub-01_space-ct_desc-synthetic_T1w"
+    assert str(result_name(name, "mr2ct")) == "sub-01_ses-2_acq-mprage_run-1_space-T1w_desc-synthetic_ct"
+    assert str(result_name(Name({"sub": "01"}, "ct"), "ct2mr")) == "sub-01_space-ct_desc-synthetic_T1w"
+    assert str(result_name(name, "mr2ct", "bone")) == "sub-01_ses-2_acq-mprage_run-1_space-T1w_desc-bone_mask"
     assert [parse_name(Path(text)) for text in ("mr.nii.gz", "01_T1w.nii.gz", "sub-_T1w.nii", "sub-1_x_T1w.nii", "ses-1_T1w.nii")] == [
         None
     ] * 5

@@ -254,7 +254,7 @@ def test_a_result_that_does_not_fit_on_the_disk_leaves_the_old_one(run, mr, tmp_
 
 @pytest.mark.parametrize("why", ["read-only", "full"])
 def test_an_output_that_is_known_not_to_be_writable_is_refused_before_the_work(why, run, mr, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("transmodal.workflows.synthesize.load_method", lambda *_: pytest.fail("the work had begun"))
+    monkeypatch.setattr("transmodal.workflows.synthesize.load_ensemble", lambda *_: pytest.fail("the work had begun"))
     with mounted(tmp_path / "disk", 8) as disk:
         if why == "full":
             with contextlib.suppress(OSError), (disk / "other").open("wb", buffering=0) as stream:

@@ -14,6 +14,7 @@ from transmodal.evaluation.results import read_scores
 from transmodal.imaging.grid import resample
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.workflows.evaluate import evaluate
+from transmodal.workflows.segment import segment
 
 
 @pytest.fixture
@@ -122,6 +123,32 @@ def test_synthetic_mrs_have_their_own_protocol(references, tmp_path):
     assert sheet.summary["mr"]["mae_grey"].mean == 0
     with pytest.raises(ConfigError, match=r"synthrad2023.*direction"):
         evaluate(tmp_path / "predictions", references, tmp_path / "scores", direction="ct2mr", protocols=["synthrad2023"])
+
+
+def test_masks_of_bone_are_scored_against_the_k_means_of_the_true_cts(predictions, references, tmp_path):
+    masks = tmp_path / "masks"
+    segment(predictions, masks, synthetic=True)
+    found, direct = (evaluate(folder, references, tmp_path / folder.name / "scores", protocols=["bone"]) for folder in (predictions, masks))
+    assert direct.product == "bone" and found.product == "image"
+    assert [case.scores for case in direct.cases] == [case.scores for case in found.cases]
+    assert direct.summary["bone"]["dice_bone"].mean == 1  # of phantoms, the classes of k-means are far apart
+    assert direct.summary["bone"]["dice_bone_ceiling"].left_out == 4
+    assert [protocol.name for protocol in evaluate(masks, references, tmp_path / "default").protocols] == ["bone"]
+    with pytest.raises(ConfigError, match="masks of bone; take bone"):
+        evaluate(masks, references, tmp_path / "scores", protocols=["tissue"])
+
+
+def test_a_mask_of_bone_beside_the_true_ct_is_the_truth(predictions, references, tmp_path):
+    for path in cases(references):
+        ct = read_scan(path / "ct.nii.gz", "ct")
+        truth = ct.array > 500
+        truth[:, :, ct.shape[2] // 2 :] = False
+        write_scan(ct.with_array(truth, "mask"), path / "bone.nii.gz")
+    sheet = evaluate(predictions, references, tmp_path / "scores", protocols=["bone"])
+    for case in sheet.cases:
+        values = case.scores["bone"].values
+        assert values["dice_bone"] == values["dice_bone_ceiling"] == pytest.approx(2 / 3, abs=0.01)
+        assert values["recall_bone"] == 1
 
 
 def test_a_protocol_made_for_the_purpose(predictions, references, tmp_path):

@@ -9,10 +9,12 @@ import pytest
 from dicom_series import straight, write_slices
 from transmodal import cli
 from transmodal.core.errors import CasesFailed, ConfigError, FileError
+from transmodal.evaluation.cases import find_images
 from transmodal.imaging.dicom_read import read_series
 from transmodal.imaging.preparation import Preparation
 from transmodal.imaging.scan import read_scan
 from transmodal.methods.recipe import load_recipe
+from transmodal.workflows.derivative import uncertainty_path
 from transmodal.workflows.evaluate import evaluate
 from transmodal.workflows.prepare import prepare
 from transmodal.workflows.synthesize import synthesize
@@ -63,7 +65,7 @@ def test_a_bids_dataset_gives_a_bids_derivative_which_is_scored(run, bids, tmp_p
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "transmodal"
     assert (out / description["DatasetLinks"]["source"]).resolve() == bids.resolve()
-    assert (out / ".bidsignore").read_text().split() == ["*_ct.nii.gz", "*_ct.json", "record.json"]
+    assert (out / ".bidsignore").read_text().split()[:2] == ["*_ct.nii.gz", "*_ct.json"]
     metadata = json.loads(second.with_name("sub-02_acq-mprage_run-1_space-T1w_desc-synthetic_ct.json").read_text())
     assert metadata["Sources"] == ["bids:source:sub-02/anat/sub-02_acq-mprage_run-1_T1w.nii.gz"]
     assert (metadata["Units"], metadata["Direction"]) == ("HU", "mr2ct")
@@ -76,6 +78,16 @@ def test_a_bids_dataset_gives_a_bids_derivative_which_is_scored(run, bids, tmp_p
     second.unlink()
     assert synthesize(bids, out, run) == [first, second]
     assert [first.stat().st_mtime_ns == stamps[0], second.stat().st_mtime_ns == stamps[1]] == [True, False]
+
+
+def test_an_uncertainty_in_bids_is_no_synthetic_image(tmp_path):
+    anat = tmp_path / "sub-1" / "anat"
+    anat.mkdir(parents=True)
+    target = anat / "sub-1_space-T1w_desc-synthetic_ct.nii.gz"
+    assert uncertainty_path(target).name == "sub-1_space-T1w_desc-uncertainty_ct.nii.gz"
+    for path in (target, uncertainty_path(target)):
+        path.touch()
+    assert find_images(tmp_path, "sct") == {"sub-1": target}
 
 
 def test_a_bids_derivative_does_not_take_the_place_of_another_dataset(run, bids):

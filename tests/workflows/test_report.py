@@ -8,6 +8,7 @@ from transmodal.core.errors import DataError
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.workflows.evaluate import evaluate
 from transmodal.workflows.report import report
+from transmodal.workflows.segment import segment
 
 HOSTILE = "<script>x"
 
@@ -63,3 +64,12 @@ def test_a_folder_of_neither_kind_is_named(tmp_path):
     with pytest.raises(DataError, match=r"scores.json.*metrics.csv"):
         report([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_masks_of_bone_have_tables_and_no_slices(heads, tmp_path):
+    segment(heads, tmp_path / "masks")
+    evaluate(tmp_path / "masks", heads, tmp_path / "scores")
+    report([tmp_path / "scores"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>Mask of bone: masks" in page
+    assert "head0 is not shown: slices are drawn of synthetic images only" in page

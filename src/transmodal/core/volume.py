@@ -9,8 +9,10 @@ from jaxtyping import Float, Shaped
 
 from transmodal.core.errors import DataError, GeometryError
 
-Modality = Literal["mr", "ct", "mask", "labels"]
+Modality = Literal["mr", "ct", "mask", "labels", "uncertainty"]
 Direction = Literal["mr2ct", "ct2mr"]
+# What a method makes of a scan: the other modality, or a mask of the bone.
+Product = Literal["image", "bone"]
 Array3D = Shaped[np.ndarray, "x y z"]
 Affine = Float[np.ndarray, "4 4"]
 
@@ -106,11 +108,11 @@ class Volume:
     Parameters
     ----------
     array : ndarray, shape (x, y, z)
-        The voxels: HU for ``ct``, arbitrary units for ``mr``, bool or 0/1 for ``mask``, class numbers for ``labels``. The volume
-        holds a read-only view of it.
+        The voxels: HU for ``ct``, arbitrary units for ``mr``, bool or 0/1 for ``mask``, class numbers for ``labels``, standard
+        deviations in the unit of the image that they belong to for ``uncertainty``. The volume holds a read-only view of it.
     affine : ndarray, shape (4, 4)
         Voxel indices to RAS+ mm; see `Grid`.
-    modality : {"mr", "ct", "mask", "labels"}
+    modality : {"mr", "ct", "mask", "labels", "uncertainty"}
 
     Raises
     ------

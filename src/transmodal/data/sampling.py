@@ -1,6 +1,6 @@
 """From a dataset to batches. Every sample is a pure function of (seed, step, index): the same on any machine and in any order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from transmodal.core.volume import Direction, source_of, target_of
 from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix
 from transmodal.data.manifest import Subject
 from transmodal.data.store import Dataset
-from transmodal.imaging.intensity import Intensity, IntensityMap
+from transmodal.imaging.intensity import Intensity
 from transmodal.imaging.preparation import BACKGROUND
 
 
@@ -111,7 +111,7 @@ class Batch:
     source : Tensor, shape (b, c, *s)
         In network units; `c` is 1, or the slices of a 2.5D view.
     target : Tensor, shape (b, 1, *s)
-        In network units.
+        In network units; or 0 and 1, where the target is a mask.
     source_mask, target_mask : Tensor of bool, shape (b, 1, *s)
     paired : bool
         Whether source and target show the same place of the same subject.
@@ -144,6 +144,8 @@ class Sampler:
     intensity : dict
         The intensity setting of ``mr`` and of ``ct``.
     seed : int
+    target_levels : dict, optional
+        By subject, the value in the target's unit from which on a voxel of the target is 1, and below 0.
 
     Raises
     ------
@@ -161,9 +163,10 @@ class Sampler:
         augmentation: Augmentation,
         intensity: dict[str, Intensity],
         seed: int,
+        target_levels: Mapping[str, float] | None = None,
     ) -> None:
         self.dataset, self.view, self.sampling, self.augmentation = dataset, view, sampling, augmentation
-        self.intensity, self.seed = intensity, seed
+        self.intensity, self.seed, self.target_levels = intensity, seed, target_levels
         self.source, self.target = source_of(direction), target_of(direction)
         self.subjects = {name: dataset.manifest.subject(name) for name in subjects}
         self.pairs = [name for name, subject in self.subjects.items() if subject.paired]
@@ -227,7 +230,7 @@ class Sampler:
         appearance = draw_appearance(self.augmentation, rng)
         images = []
         for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame)):
-            image = self._map(subject, name).forward(extract(self.dataset, subject, name, frame, BACKGROUND[name]))
+            image = self._in_network_units(subject, name, extract(self.dataset, subject, name, frame, BACKGROUND[name]))
             images.append(appearance.apply(image) if name == "mr" else image)
         masks = [
             extract(self.dataset, subject, f"{name}_mask", frame, 0.0) > 0
@@ -235,10 +238,12 @@ class Sampler:
         ]
         return Sample(_channels(images[0], self.view), *(_middle(a, self.view) for a in (images[1], *masks)))
 
-    def _map(self, subject: Subject, name: str) -> IntensityMap:
+    def _in_network_units(self, subject: Subject, name: str, image: Shaped[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+        if self.target_levels is not None and name == self.target:
+            return (image >= self.target_levels[subject.id]).astype(np.float32)
         statistics = subject.images[name].statistics
         assert statistics is not None
-        return self.intensity[name].fit(statistics)
+        return self.intensity[name].fit(statistics).forward(image)
 
 
 def extract(dataset: Dataset, subject: Subject, name: str, frame: Frame, fill: float) -> Shaped[np.ndarray, "x y z"]:

@@ -3,6 +3,8 @@
 import math
 import warnings
 from collections.abc import Iterator
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from transmodal.core.errors import ConfigError, DataError, OutOfMemory
 from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
 from transmodal.data.sampling import View
 from transmodal.engine.hardware import optimize_layout, use_bf16
+from transmodal.engine.moments import Moments
 from transmodal.imaging.grid import resample
 from transmodal.imaging.intensity import Intensity, IntensityMap, IntensityStatistics
 from transmodal.imaging.preparation import BACKGROUND, Preparation, PreparedScan, prepare_scan
@@ -34,10 +37,20 @@ class Prediction(Config):
         volumes. None takes whole slices (or the whole volume) at once.
     overlap : float
         Share of a patch that its neighbour covers again.
+    flip : tuple of int
+        Axes of the volume (0 right, 1 front, 2 top) along which it is also mirrored: the predictions of the scan and of its mirror
+        images, along each set of these axes, are mirrored back and averaged (test-time augmentation).
     """
 
     patch: tuple[int, int] | tuple[int, int, int] | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
+    flip: tuple[Literal[0, 1, 2], ...] = ()
+
+    @property
+    def mirrors(self) -> list[tuple[int, ...]]:
+        """The sets of axes that the volume is mirrored along in turn; the first is empty."""
+        axes = sorted(set(self.flip))
+        return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
 
 class Setting(Config):
@@ -73,6 +86,16 @@ class Setting(Config):
         """The modality that comes out."""
         return target_of(self.direction)
 
+    @property
+    def target_map(self) -> IntensityMap:
+        """From the target's unit to network units and back."""
+        return self.intensity[self.target].fit(self.target_statistics)
+
+    @property
+    def opinions(self) -> int:
+        """How many predictions of a voxel are averaged: one a plane and mirror image."""
+        return len(self.prediction.mirrors) * (1 if self.view.dims == 3 else len(self.view.axes))
+
 
 def synthesize(network: nn.Module, scan: Volume, setting: Setting) -> Volume:
     """Apply a network to a scan.
@@ -96,10 +119,31 @@ def synthesize(network: nn.Module, scan: Volume, setting: Setting) -> Volume:
         If the scan is of the wrong modality, or no head is found in it.
     """
     prepared = prepare_source(scan, setting)
+    mean = predict_prepared(network, prepared, setting).mean
+    return place_result(setting.target_map.inverse(mean), prepared, scan, setting.target)
+
+
+def synthesize_with_uncertainty(network: nn.Module, scan: Volume, setting: Setting) -> tuple[Volume, Volume]:
+    """Apply a network to a scan, and tell how far the planes and mirror images that are averaged differ.
+
+    Returns
+    -------
+    Volume
+        As `synthesize` gives it.
+    Volume
+        The standard deviation over the planes and mirror images, in the unit of the result (before clipping): float32, on the same
+        grid, 0 outside the head.
+    """
+    prepared = prepare_source(scan, setting)
+    found, target = predict_prepared(network, prepared, setting), setting.target_map
+    result = place_result(target.inverse(found.mean), prepared, scan, setting.target)
+    return result, place_soft(np.float32(target.scale) * found.sd, prepared, scan, "uncertainty")
+
+
+def predict_prepared(network: nn.Module, prepared: PreparedScan, setting: Setting) -> Moments:
+    """Network output over the working grid of a prepared scan, in network units."""
     source = setting.intensity[setting.source].fit(prepared.statistics)
-    target = setting.intensity[setting.target].fit(setting.target_statistics)
-    image = predict_array(network, source.forward(prepared.volume.array), setting, source)
-    return place_result(target.inverse(image), prepared, scan, setting.target)
+    return predict(network, source.forward(prepared.volume.array), setting, source)
 
 
 def prepare_source(scan: Volume, setting: Setting) -> PreparedScan:
@@ -117,10 +161,14 @@ def place_result(values: Float[np.ndarray, "x y z"], prepared: PreparedScan, sca
     return result.with_array(np.round(result.array).astype(np.int16)) if target == "ct" else result
 
 
-def predict_array(
-    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, source: IntensityMap
-) -> Float[np.ndarray, "x y z"]:
-    """Network output for a whole volume in network units; slices of several axes are averaged.
+def place_soft(values: Float[np.ndarray, "x y z"], prepared: PreparedScan, scan: Volume, modality: Modality) -> Volume:
+    """Set standard deviations or probabilities to 0 outside the head, and take them to the scan's grid."""
+    masked = np.where(prepared.mask.array, values, np.float32(0)).astype(np.float32)
+    return resample(prepared.volume.with_array(masked, modality), scan.grid, fill=0.0)
+
+
+def predict(network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, source: IntensityMap) -> Moments:
+    """Network output for a whole volume in network units: mean and spread over the planes and mirror images.
 
     Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them. Where the device has
     not even that much, fewer go through it at once, and at last the CPU takes over; a warning says so.
@@ -159,18 +207,31 @@ def _lacks_memory(error: RuntimeError) -> bool:
 
 def _predict(
     network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, background: float, device: torch.device, at_once: int
-) -> Float[np.ndarray, "x y z"]:
+) -> Moments:
+    found = Moments()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
-        if setting.view.dims == 3:
-            inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
-            return _apply(network, inputs, setting.prediction, background, at_once)[0, 0].float().cpu().numpy()
-        total = np.zeros(image.shape, dtype=np.float32)
-        for axis in setting.view.axes:
-            slices, out = np.moveaxis(image, axis, 0), np.moveaxis(total, axis, 0)
-            for first, slab in _slabs(slices, setting.view.context, background, at_once):
-                result = _apply(network, torch.from_numpy(slab).to(device), setting.prediction, background, at_once)
-                out[first : first + len(slab)] += result[:, 0].float().cpu().numpy()
-        return total / len(setting.view.axes)
+        for mirror in setting.prediction.mirrors:
+            mirrored = np.ascontiguousarray(np.flip(image, mirror))
+            for values in _by_plane(network, mirrored, setting, background, device, at_once):
+                found.add(np.flip(values, mirror))
+    return found
+
+
+def _by_plane(
+    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, background: float, device: torch.device, at_once: int
+) -> Iterator[Float[np.ndarray, "x y z"]]:
+    """The prediction of a whole volume, once for each axis that slices lie across."""
+    if setting.view.dims == 3:
+        inputs = torch.from_numpy(image)[None, None].to(device)
+        yield _apply(network, inputs, setting.prediction, background, at_once)[0, 0].float().cpu().numpy()
+        return
+    for axis in setting.view.axes:
+        values = np.empty(image.shape, dtype=np.float32)
+        slices, out = np.moveaxis(image, axis, 0), np.moveaxis(values, axis, 0)
+        for first, slab in _slabs(slices, setting.view.context, background, at_once):
+            result = _apply(network, torch.from_numpy(slab).to(device), setting.prediction, background, at_once)
+            out[first : first + len(slab)] = result[:, 0].float().cpu().numpy()
+        yield values
 
 
 def _slabs(

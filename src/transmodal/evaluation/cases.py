@@ -16,7 +16,8 @@ from transmodal.imaging.layouts.bids_names import CT_SUFFIX, parse_name
 from transmodal.imaging.layouts.subjects import Options, safe_names, scans_in
 from transmodal.imaging.scan import find_scan, strip_scan_suffix
 
-STEMS = ("mr", "ct", "sct", "smr", "mask", "labels")
+# What files of a case are called; the uncertainty of a synthetic image has the image's name and this.
+STEMS = ("mr", "ct", "sct", "smr", "mask", "labels", "bone", "uncertainty")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def match(predictions: Path, references: Path, prediction_stem: str, reference_s
     predictions, references : Path
         Folders in one of the layouts above; they may be the same.
     prediction_stem, reference_stem : str
-        What the files are called: ``sct`` and ``ct``, or ``smr`` and ``mr``.
+        What the files are called: ``sct`` (or ``bone``, a mask) and ``ct``, or ``smr`` and ``mr``.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def find_images(folder: Path, stem: str) -> dict[str, Path]:
     ----------
     folder : Path
     stem : str
-        ``mr``, ``ct``, ``sct``, ``smr`` or ``mask``.
+        ``mr``, ``ct``, ``sct``, ``smr``, ``mask`` or ``bone``.
 
     Raises
     ------
@@ -99,6 +100,11 @@ def find_images(folder: Path, stem: str) -> dict[str, Path]:
     return images
 
 
+def holds(folder: Path, stem: str) -> bool:
+    """Whether scans below `folder` are called `stem` by their names."""
+    return any(any(find(folder, stem)) for find in (_by_bids, _by_folder, _by_mark))
+
+
 def companion(image: Path, case: str, stem: str) -> Path | None:
     """Find another scan of the same case beside `image`: ``<stem>.*``, or ``<case>_<stem>.*`` where files are named by the case."""
     name = parse_name(image)
@@ -113,6 +119,9 @@ def companion(image: Path, case: str, stem: str) -> Path | None:
 def _by_bids(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
     """Synthetic images by their names, and true ones as they are read for `prepare`."""
     if bids.recognize(folder) is None:
+        return
+    if stem == "bone":
+        yield from ((scan.name.case, scan.path) for scan in bids.scans_of(folder) if scan.name.is_bone)
         return
     if stem in ("sct", "smr"):
         synthetic = (scan for scan in bids.scans_of(folder) if scan.name.is_synthetic)
@@ -139,11 +148,21 @@ def _by_folder(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
 
 
 def _by_file(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    names = [(name, path) for path in paths if (name := strip_scan_suffix(path.name)) != path.name]
-    marked = [(name.removesuffix(f"_{stem}"), path) for name, path in names if name.endswith(f"_{stem}")]
     others = tuple(f"_{other}" for other in STEMS)
-    return iter(marked or [(name, path) for name, path in names if name not in STEMS and not name.endswith(others)])
+    yield from list(_by_mark(folder, stem)) or [
+        (name, path) for name, path in _scans(folder) if name not in STEMS and not name.endswith(others)
+    ]
+
+
+def _by_mark(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
+    """Scans called ``<case>_<stem>``."""
+    yield from ((name.removesuffix(f"_{stem}"), path) for name, path in _scans(folder) if name.endswith(f"_{stem}"))
+
+
+def _scans(folder: Path) -> Iterator[tuple[str, Path]]:
+    """All scans below a folder, with their names."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    yield from ((name, path) for path in paths if (name := strip_scan_suffix(path.name)) != path.name)
 
 
 def _some(images: dict[str, Path]) -> str:

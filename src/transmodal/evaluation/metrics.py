@@ -69,6 +69,17 @@ def dice(first: Mask, second: Mask) -> float:
     return 2 * np.count_nonzero(first & second) / voxels if voxels else float("nan")
 
 
+def precision(reference: Mask, prediction: Mask) -> float:
+    """Share of the predicted voxels that are true, |A ∩ B| / |B|, in [0, 1]; NaN where nothing is predicted."""
+    predicted = np.count_nonzero(prediction)
+    return np.count_nonzero(reference & prediction) / predicted if predicted else float("nan")
+
+
+def recall(reference: Mask, prediction: Mask) -> float:
+    """Share of the true voxels that are predicted, |A ∩ B| / |A|, in [0, 1]; NaN where nothing is true."""
+    return precision(prediction, reference)
+
+
 def _difference(reference: Image, prediction: Image, mask: Mask) -> Float[np.ndarray, " n"]:
     return prediction[mask].astype(np.float64) - reference[mask]
 

@@ -10,6 +10,7 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import Modality, Volume, require_same_grid
 from transmodal.evaluation import metrics
+from transmodal.evaluation.bone import bone_mask
 from transmodal.evaluation.metrics import Image, Mask
 from transmodal.evaluation.similarity import ms_ssim_synthrad2025, ssim_synthrad2023
 
@@ -75,10 +76,20 @@ class Scores(Config):
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol that can be computed: `compute` takes (reference, prediction, mask) and gives a value for each metric of `note`."""
+    """A protocol that can be computed.
+
+    Parameters
+    ----------
+    note : ProtocolNote
+    compute : callable
+        Takes (reference, prediction, mask) and gives a value for each metric of `note`.
+    takes_masks : bool
+        Whether the prediction may be a mask of what the protocol looks for, instead of an image.
+    """
 
     note: ProtocolNote
-    compute: Callable[[Image, Image, Mask], dict[str, float]]
+    compute: Callable[[Image, Image | Mask, Mask], dict[str, float]]
+    takes_masks: bool = False
 
 
 class Tissues(Config):
@@ -94,7 +105,7 @@ def score(reference: Volume, prediction: Volume, mask: Volume, protocol: str | P
     Parameters
     ----------
     reference, prediction : Volume
-        True and synthetic image of the protocol's modality, on one grid.
+        True and synthetic image of the protocol's modality, on one grid; or a mask as prediction, where the protocol takes it.
     mask : Volume
         Where it is above 0, on the same grid.
     protocol : str or Protocol
@@ -113,7 +124,8 @@ def score(reference: Volume, prediction: Volume, mask: Volume, protocol: str | P
     require_same_grid(reference.grid, prediction.grid, "the reference", "the prediction")
     require_same_grid(reference.grid, mask.grid, "the reference", "the mask")
     for name, volume in (("the reference", reference), ("the prediction", prediction)):
-        if volume.modality != chosen.note.modality:
+        as_mask = volume is prediction and volume.modality == "mask" and chosen.takes_masks
+        if volume.modality != chosen.note.modality and not as_mask:
             raise DataError(f"{name} is of the modality {volume.modality}; the protocol {chosen.note.name} is for {chosen.note.modality}")
         volume.require_finite(name)
     raw = chosen.compute(reference.array, prediction.array, np.asarray(mask.array > 0))
@@ -236,6 +248,55 @@ def tissue_classes(reference: Image, mask: Mask, tissues: Tissues) -> dict[str, 
     return {"air": mask & air, "soft": mask & ~air & ~bone, "bone": mask & bone}
 
 
+def bone_protocol(truth: Mask | None = None) -> Protocol:
+    """Overlap of bone, as the multi-atlas/U-Net/cGAN paper scores it (section 3.2, eq. 12).
+
+    The bone of a synthetic CT is found by k-means (`transmodal.evaluation.bone`); a prediction that is a mask of bone already is taken
+    as it is.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (x, y, z), optional
+        The true bone, where it is known otherwise than from the true CT. The Dice of the k-means bone of the true CT with it is then
+        the ceiling, which the paper calls the ideal score. Without it that k-means bone is the truth.
+    """
+
+    def compute(reference: Image, prediction: Image | Mask, mask: Mask) -> dict[str, float]:
+        clustered = bone_mask(reference, mask)
+        true = clustered if truth is None else truth & mask
+        found = prediction & mask if prediction.dtype == bool else bone_mask(prediction, mask)
+        return {
+            "dice_bone": metrics.dice(true, found),
+            "precision_bone": metrics.precision(true, found),
+            "recall_bone": metrics.recall(true, found),
+            "dice_bone_ceiling": float("nan") if truth is None else metrics.dice(true, clustered),
+        }
+
+    return Protocol(_BONE_NOTE, compute, takes_masks=True)
+
+
+_BONE_NOTE = ProtocolNote(
+    name="bone",
+    title="Bone by k-means",
+    modality="ct",
+    mask="inside the mask; of a CT, the highest of three k-means classes of its histogram in 1024 bins, with −1024 HU outside the mask",
+    clip="[−1024, 3071] HU",
+    metrics=(
+        MetricNote(name="dice_bone", label="Dice", unit="", better="higher", undefined="neither has bone inside the mask"),
+        MetricNote(name="precision_bone", label="Precision", unit="", better="higher", undefined="the prediction has no bone in the mask"),
+        MetricNote(name="recall_bone", label="Recall", unit="", better="higher", undefined="the truth has no bone inside the mask"),
+        MetricNote(
+            name="dice_bone_ceiling",
+            label="Ceiling of Dice",
+            unit="",
+            better="higher",
+            undefined="no mask of the true bone (bone.nii.gz) lies beside the true CT, whose k-means bone is the truth",
+        ),
+    ),
+)
+BONE = bone_protocol()
+
+
 def _mr(reference: Image, prediction: Image, mask: Mask) -> dict[str, float]:
     clip = (0.0, GREY_LEVELS)
     low, high = np.percentile(reference[mask], (0.5, 99.5)) if mask.any() else (0.0, 0.0)
@@ -268,4 +329,6 @@ MR = Protocol(
     _mr,
 )
 
-PROTOCOLS: dict[str, Protocol] = {protocol.note.name: protocol for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), MR)}
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.note.name: protocol for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), BONE, MR)
+}

@@ -9,7 +9,7 @@ from typing import Literal
 from transmodal.core.config import Config, validate
 from transmodal.core.files import read_json, write_json, write_text
 from transmodal.core.record import Record
-from transmodal.core.volume import Direction
+from transmodal.core.volume import Direction, Product
 from transmodal.evaluation.protocols import ProtocolNote, Scores
 from transmodal.evaluation.statistics import Summary, summarize
 
@@ -64,6 +64,8 @@ class ScoreSheet(Config):
     label : str
         The method, as the predictions' own record names it, or the name of their folder.
     direction : {"mr2ct", "ct2mr"}
+    product : {"image", "bone"}
+        Whether the predictions are synthetic images or masks of bone.
     simulated : bool or None
         Whether the references are computed heads; None where they carry no record.
     registration : str or None
@@ -83,6 +85,7 @@ class ScoreSheet(Config):
     format: Literal[1] = 1
     label: str
     direction: Direction
+    product: Product = "image"
     simulated: bool | None = None
     registration: str | None = None
     made_by: Record | None = None

@@ -2,5 +2,6 @@
 
 from transmodal.methods.baseline import Baseline
 from transmodal.methods.regression import Regression
+from transmodal.methods.segmentation import Segmentation
 
-METHODS = {"baseline": Baseline, "regression": Regression}
+METHODS = {"baseline": Baseline, "regression": Regression, "segmentation": Segmentation}

@@ -18,7 +18,7 @@ from transmodal.contracts import LearnedMethod, Metrics, Optimization, Update
 from transmodal.core.config import Config
 from transmodal.core.volume import Volume
 from transmodal.data.sampling import Batch
-from transmodal.engine.predict import Setting, synthesize
+from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
 from transmodal.losses.voxel import Reading, gradient_difference, l1, l2
 from transmodal.networks.unet import Norm, UNet
 
@@ -71,7 +71,7 @@ class Regression(LearnedMethod):
 
     def __init__(self, settings: RegressionSettings, setting: Setting) -> None:
         self.settings, self.setting = settings, setting
-        self.directions = (setting.direction,)
+        self.directions, self.opinions = (setting.direction,), setting.opinions
         network = settings.network
         self.networks: dict[str, nn.Module] = {
             "generator": UNet(
@@ -106,6 +106,10 @@ class Regression(LearnedMethod):
     def synthesize(self, scan: Volume) -> Volume:
         """The scan in the other modality, on its own grid; see `transmodal.engine.predict.synthesize`."""
         return synthesize(self.networks["generator"], scan, self.setting)
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
+        return synthesize_with_uncertainty(self.networks["generator"], scan, self.setting)
 
     def _loss(self, prediction: Float[Tensor, "b 1 *s"], target: Float[Tensor, "b 1 *s"]) -> Float[Tensor, ""]:
         weights = self.settings.loss

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transmodal.core.record import Record
-from transmodal.core.volume import target_of
 from transmodal.evaluation.protocols import ProtocolNote
 from transmodal.evaluation.results import CaseScores, ScoreSheet
 from transmodal.reporting.curves import Curve
@@ -13,7 +12,7 @@ from transmodal.reporting.figures import Chart, curve_chart, strip_chart
 from transmodal.reporting.html import Page, Picture, Section, Tile, data_uri
 from transmodal.reporting.slices import CaseSlices, error_limit, slice_figure
 from transmodal.reporting.tables import badness, cases_table, methods_table, number, statement, with_unit
-from transmodal.reporting.words import cautions, lead, leading
+from transmodal.reporting.words import cautions, lead, leading, product_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def compose(scored: Sequence[Scored], trained: Sequence[Trained], made: Record, 
 def _title(scored: Sequence[Scored], trained: Sequence[Trained]) -> str:
     if not scored:
         return f"Training of {', '.join(run.name for run in trained)}"
-    return f"Synthetic {target_of(scored[0].sheet.direction).upper()}: {', '.join(method.name for method in scored)}"
+    product = product_of(scored[0].sheet)
+    return f"{product[0].upper()}{product[1:]}: {', '.join(method.name for method in scored)}"
 
 
 def _lead(scored: Sequence[Scored], trained: Sequence[Trained]) -> list[str]:

@@ -40,8 +40,9 @@ def lead(name: str, sheet: ScoreSheet) -> list[str]:
     protocol = sheet.protocols[0]
     if not sheet.cases:
         return [f"No case of {name} could be scored."]
-    image = f"synthetic {target_of(sheet.direction).upper()}"
-    sentences = [f"{name}: {image} of {_cases(len(sheet.cases))}, scored against the true image by {protocol.title} ({_masks(sheet)})."]
+    sentences = [
+        f"{name}: {product_of(sheet)} of {_cases(len(sheet.cases))}, scored against the true image by {protocol.title} ({_masks(sheet)})."
+    ]
     numbers = [_headline(metric, sheet.summary[protocol.name][metric.name]) for metric in protocol.metrics]
     sentences.append(f"Mean (standard deviation) over the cases: {', '.join(numbers)}. Clipping: {protocol.clip}.")
     order = ranked(sheet)
@@ -50,6 +51,11 @@ def lead(name: str, sheet: ScoreSheet) -> list[str]:
         best, worst = (f"{case.case} ({_value(metric, case.scores[protocol.name].values[metric.name])})" for case in (order[0], order[-1]))
         sentences.append(f"By {metric.label}, the best case is {best} and the worst {worst}.")
     return sentences
+
+
+def product_of(sheet: ScoreSheet) -> str:
+    """Name what the method makes."""
+    return "mask of bone" if sheet.product == "bone" else f"synthetic {target_of(sheet.direction).upper()}"
 
 
 def cautions(sheets: Sequence[tuple[str, ScoreSheet]]) -> list[str]:

@@ -11,21 +11,28 @@ from transmodal import __version__
 from transmodal.core.errors import FileError
 from transmodal.core.files import read_json, write_json, write_text
 from transmodal.core.record import RECORD_NAME
-from transmodal.core.volume import Direction
+from transmodal.core.volume import Direction, Product
 from transmodal.imaging.layouts.bids import DESCRIPTION_NAME, sidecar_of
-from transmodal.imaging.layouts.bids_names import VERSION, parse_name, synthetic_name
+from transmodal.imaging.layouts.bids_names import UNCERTAINTY, VERSION, Name, parse_name, result_name
 
-_IGNORED = ("*_ct.nii.gz", "*_ct.json", RECORD_NAME)
+_IGNORED = ("*_ct.nii.gz", "*_ct.json", "*_desc-bone_mask.*", f"*_desc-{UNCERTAINTY}_*", RECORD_NAME)
 _SOURCE = "source"  # what URIs call the dataset of the scans
 
 
-def derivative_paths(scan: Path, output: Path, direction: Direction) -> tuple[Path, Path]:
-    """Where the image made of a scan goes, and its JSON: ``OUT/sub-01/anat/sub-01_space-T1w_desc-synthetic_ct.nii.gz``."""
+def derivative_paths(scan: Path, output: Path, direction: Direction, product: Product = "image") -> tuple[Path, Path]:
+    """Where what is made of a scan goes, and its JSON: ``OUT/sub-01/anat/sub-01_space-T1w_desc-synthetic_ct.nii.gz``."""
     source = parse_name(scan)
     assert source is not None  # the layout lists no other files
-    name = synthetic_name(source, direction)
+    name = result_name(source, direction, product)
     target = output / name.folder / f"{name}.nii.gz"
     return target, sidecar_of(target)
+
+
+def uncertainty_path(target: Path) -> Path:
+    """Where the uncertainty of an image goes: ``..._desc-uncertainty_ct.nii.gz``."""
+    name = parse_name(target)
+    assert name is not None  # we have given it
+    return target.with_name(f"{Name({**name.entities, 'desc': UNCERTAINTY}, name.suffix)}.nii.gz")
 
 
 def describe_derivative(output: Path, source: Path) -> None:
@@ -55,12 +62,14 @@ def _is_ours(description: Any) -> bool:
     return isinstance(made_by, list) and any(isinstance(entry, dict) and entry.get("Name") == "transmodal" for entry in made_by)
 
 
-def sidecar(scan: Path, source: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def sidecar(scan: Path, source: Path, settings: dict[str, Any], product: Product = "image") -> dict[str, Any]:
     """The metadata of one image, by the scan that it was made of and the dataset that this is in."""
+    kind = "Mask of bone" if product == "bone" else "Synthetic image"
+    units = "HU" if settings["direction"] == "mr2ct" else "arbitrary"
     uri = f"bids:{_SOURCE}:{scan.relative_to(source).as_posix()}"
     return {
-        "Description": f"Synthetic image ({settings['direction']}): NOT FOR DIAGNOSTIC USE",
-        "Units": "HU" if settings["direction"] == "mr2ct" else "arbitrary",
+        "Description": f"{kind} ({settings['direction']}): NOT FOR DIAGNOSTIC USE",
+        **({"Type": "ROI"} if product == "bone" else {"Units": units}),
         "Sources": [uri],
         "SpatialReference": uri,
         "Direction": settings["direction"],

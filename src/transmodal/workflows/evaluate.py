@@ -12,9 +12,9 @@ from transmodal.core.errors import CasesFailed, ConfigError, DataError, Transmod
 from transmodal.core.files import folder_lock, read_json, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
-from transmodal.core.volume import Direction, Modality, Volume, require_same_grid, source_of, target_of
-from transmodal.evaluation.cases import Matching, Pair, companion, find_images, match
-from transmodal.evaluation.protocols import Protocol, find_protocol, score
+from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
+from transmodal.evaluation.cases import Matching, Pair, companion, find_images, holds, match
+from transmodal.evaluation.protocols import BONE, Protocol, bone_protocol, find_protocol, score
 from transmodal.evaluation.results import CaseFailure, CaseScores, ScoreSheet, summarize_cases, write_scores
 from transmodal.imaging.grid import resample as resample_onto
 from transmodal.imaging.masks import head_mask
@@ -22,6 +22,7 @@ from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import read_scan
 
 DEFAULT_PROTOCOLS: dict[Direction, tuple[str, ...]] = {"mr2ct": ("synthrad2023", "tissue"), "ct2mr": ("mr",)}
+_BONE_PROTOCOLS = (BONE.note.name,)
 
 
 def evaluate(
@@ -39,7 +40,8 @@ def evaluate(
     Parameters
     ----------
     predictions : Path
-        Folder of synthetic images: ``CASE/sct.nii.gz`` (``smr`` for `direction` ct2mr) at any depth, or ``CASE.nii.gz``.
+        Folder of synthetic images: ``CASE/sct.nii.gz`` (``smr`` for `direction` ct2mr) at any depth, or ``CASE.nii.gz``. Or, where there
+        are none, masks of bone, ``CASE/bone.nii.gz``: they are scored by the protocol ``bone``.
     references : Path
         Folder of the true images, likewise with ``ct`` (``mr``).
     out : Path
@@ -47,7 +49,7 @@ def evaluate(
     masks : Path, optional
         Folder of masks by case. By default the mask beside the reference, or else the head mask computed from the reference.
     protocols : sequence of str or Protocol, optional
-        By default `DEFAULT_PROTOCOLS` of the direction.
+        By default `DEFAULT_PROTOCOLS` of the direction. For ``bone``, the truth is ``bone.*`` beside the reference, or else k-means.
     direction : {"mr2ct", "ct2mr"}
     resample : bool
         Bring a prediction (linearly) and a mask (nearest neighbour) that lie on another grid onto that of the reference;
@@ -67,13 +69,13 @@ def evaluate(
     CasesFailed
         If some predictions could not be scored. All that could are written by then, and the others are listed with them.
     """
-    chosen = _choose(protocols or DEFAULT_PROTOCOLS[direction], target_of(direction))
-    target = target_of(direction)
-    matching = match(Path(predictions), Path(references), f"s{target}", target)
+    target, product = target_of(direction), _product(Path(predictions), direction)
+    chosen = _choose(protocols or (_BONE_PROTOCOLS if product == "bone" else DEFAULT_PROTOCOLS[direction]), target, product)
+    matching = match(Path(predictions), Path(references), "bone" if product == "bone" else f"s{target}", target)
     mask_paths = find_images(Path(masks), "mask") if masks else None
     with folder_lock(Path(out)):
-        cases, failures = _score_cases(_CaseScorer(Path(out), direction, chosen, mask_paths, resample), matching, references)
-        sheet = _sheet(Path(predictions), Path(references), direction, chosen, cases, failures, matching)
+        cases, failures = _score_cases(_CaseScorer(Path(out), direction, product, chosen, mask_paths, resample), matching, references)
+        sheet = _sheet(Path(predictions), Path(references), direction, product, chosen, cases, failures, matching)
         write_scores(Path(out), sheet)
         _write_record(Path(out), matching.pairs, sheet, resample)
     if failures:
@@ -88,13 +90,15 @@ class _CaseScorer:
 
     out: Path
     direction: Direction
+    product: Product
     protocols: tuple[Protocol, ...]
     masks: dict[str, Path] | None
     resample: bool
 
     def score(self, pair: Pair) -> CaseScores:
         target, source_stem = target_of(self.direction), source_of(self.direction)
-        reference, prediction = (require_plausible(read_scan(path, target), str(path)) for path in (pair.reference, pair.prediction))
+        reference = require_plausible(read_scan(pair.reference, target), str(pair.reference))
+        prediction = require_plausible(read_scan(pair.prediction, "mask" if self.product == "bone" else target), str(pair.prediction))
         mask_path, mask_source = self._find_mask(pair, target)
         mask = read_scan(mask_path, "mask") if mask_path else head_mask(reference)
         resampled = not prediction.grid.matches(reference.grid)
@@ -110,8 +114,18 @@ class _CaseScorer:
             mask_source=mask_source,
             mask_voxels=int(np.count_nonzero(mask.array)),
             resampled=resampled,
-            scores={protocol.note.name: score(reference, prediction, mask, protocol) for protocol in self.protocols},
+            scores={
+                protocol.note.name: score(reference, prediction, mask, self._informed(protocol, pair, reference))
+                for protocol in self.protocols
+            },
         )
+
+    def _informed(self, protocol: Protocol, pair: Pair, reference: Volume) -> Protocol:
+        """The protocol, with the true bone if it is about bone and a mask of it lies beside the true CT."""
+        path = companion(pair.reference, pair.case, "bone")
+        if protocol is not BONE or path is None:
+            return protocol
+        return bone_protocol(self._onto(reference, read_scan(path, "mask"), path, pair.reference).array)
 
     def _find_mask(self, pair: Pair, target: Modality) -> tuple[Path | None, str]:
         if self.masks is not None:
@@ -149,6 +163,7 @@ def _sheet(
     predictions: Path,
     references: Path,
     direction: Direction,
+    product: Product,
     protocols: Sequence[Protocol],
     cases: Sequence[CaseScores],
     failures: Sequence[CaseFailure],
@@ -159,6 +174,7 @@ def _sheet(
     return ScoreSheet(
         label=_setting(made_by, "title") or _setting(made_by, "model") or predictions.resolve().name,
         direction=direction,
+        product=product,
         simulated=None if origin is None else origin.command == "simulate",
         registration=_setting(origin, "registration"),
         made_by=made_by,
@@ -171,7 +187,13 @@ def _sheet(
     )
 
 
-def _choose(protocols: Sequence[str | Protocol], modality: Modality) -> tuple[Protocol, ...]:
+def _product(predictions: Path, direction: Direction) -> Product:
+    """What the predictions are: masks of bone, if there are such and no synthetic CT."""
+    masks = direction == "mr2ct" and holds(predictions, "bone") and not holds(predictions, "sct")
+    return "bone" if masks else "image"
+
+
+def _choose(protocols: Sequence[str | Protocol], modality: Modality, product: Product) -> tuple[Protocol, ...]:
     chosen = tuple(find_protocol(protocol) if isinstance(protocol, str) else protocol for protocol in protocols)
     for protocol in chosen:
         if protocol.note.modality != modality:
@@ -179,6 +201,8 @@ def _choose(protocols: Sequence[str | Protocol], modality: Modality) -> tuple[Pr
                 f"--protocol {protocol.note.name}: it is for a synthetic {protocol.note.modality.upper()}, and the direction makes a "
                 f"{modality.upper()}; choose another protocol or direction"
             )
+        if product == "bone" and not protocol.takes_masks:
+            raise ConfigError(f"--protocol {protocol.note.name}: it is for images, and the predictions are masks of bone; take bone")
     return chosen
 
 

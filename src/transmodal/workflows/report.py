@@ -92,6 +92,8 @@ def _scored(name: str, folder: Path, sheet: ScoreSheet) -> Scored:
 
 def _read_images(folder: Path, sheet: ScoreSheet, case: CaseScores) -> CaseImages:
     """Read the images of a case onto the grid of the reference, as they were scored."""
+    if sheet.product == "bone":
+        raise DataError("slices are drawn of synthetic images only, and the prediction is a mask of bone")
     target = target_of(sheet.direction)
     reference = read_scan(folder / case.reference, target)
     source = read_scan(folder / case.source, source_of(sheet.direction)) if case.source else None

@@ -1,6 +1,8 @@
-"""From a run and a scan, or a folder of scans, to the other modality on the scans' own grids."""
+"""From runs and a scan, or a folder of scans, to the other modality on the scans' own grids."""
 
+import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +13,7 @@ from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileErro
 from transmodal.core.files import read_json, require_new_folder, require_room, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
-from transmodal.core.volume import Direction, Modality, source_of
+from transmodal.core.volume import Direction, Modality, Product, Volume, source_of
 from transmodal.engine.hardware import choose_device, keep_memory
 from transmodal.imaging.dicom_files import is_dicom
 from transmodal.imaging.dicom_write import write_series
@@ -21,19 +23,21 @@ from transmodal.imaging.layouts.subjects import Options
 from transmodal.imaging.layouts.table import is_table
 from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import require_unsheared, require_writable, strip_scan_suffix, write_scan
-from transmodal.methods.runs import load_method, read_run, weights_hash
-from transmodal.workflows.derivative import derivative_paths, describe_derivative, sidecar
+from transmodal.methods.ensemble import load_ensemble
+from transmodal.methods.runs import read_run, weights_hash
+from transmodal.workflows.derivative import derivative_paths, describe_derivative, sidecar, uncertainty_path
 
 Part = Literal["all", "train", "validation", "test"]
 
 OUTPUT_NAMES: dict[Direction, str] = {"mr2ct": "sct", "ct2mr": "smr"}
+_BONE_NAME = "bone"
 _SERIES_OPTION = "--series"
 
 
 def synthesize(
     scan: Path,
     output: Path,
-    model: Path,
+    model: Path | Sequence[Path],
     *,
     direction: Direction | None = None,
     layout: Layout = "auto",
@@ -41,8 +45,9 @@ def synthesize(
     device: str = "auto",
     series: str | None = None,
     force_geometry: bool = False,
+    uncertainty: bool = False,
 ) -> list[Path]:
-    """Make the other modality of one scan, or of every subject of a folder or table.
+    """Make the other modality of one scan, or of every subject of a folder or table; with a model that segments, a mask of the bone.
 
     Parameters
     ----------
@@ -50,10 +55,10 @@ def synthesize(
         A scan, a folder of subjects in any layout, a table of scans, or a folder of DICOM files.
     output : Path
         A scan file; or, for DICOM of one patient, a folder to make that takes the result as a series; or, for several subjects, the
-        folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR), a DICOM series ``<subject>/`` for those that come as
-        DICOM, or a BIDS derivative for those in BIDS.
-    model : Path
-        A run.
+        folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR, ``bone.nii.gz`` for a mask), a DICOM series
+        ``<subject>/`` for those that come as DICOM, or a BIDS derivative for those in BIDS.
+    model : Path or sequence of Path
+        A run; or several, whose mean is taken.
     direction : {"mr2ct", "ct2mr"}, optional
         By default what the model does.
     layout : str
@@ -67,6 +72,9 @@ def synthesize(
         description; of files, a pattern of the name.
     force_geometry : bool
         Of DICOM, resample what is not on a regular grid instead of refusing it.
+    uncertainty : bool
+        Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs, or over the planes and mirror images of one
+        run, in the unit of the result.
 
     Returns
     -------
@@ -75,18 +83,16 @@ def synthesize(
 
     Raises
     ------
+    ConfigError
+        If the runs do not make the same thing, not in that direction, or leave no uncertainty.
     CasesFailed
         If some of several cases could not be done.
     """
     keep_memory()
     require_room(output)
-    method = load_method(model, choose_device(device))
-    direction = direction or method.directions[0]
-    if direction not in method.directions:
-        raise ConfigError(f"--direction {direction}: the model {model} does {', '.join(method.directions)}")
-    settings = {"direction": direction, "model": model.name, "weights": weights_hash(model), "title": read_run(model).recipe["title"]}
-    modality = source_of(direction)
-    maker = _Maker(method, direction, settings)
+    models = [model] if isinstance(model, Path) else list(model)
+    maker = _maker(models, direction, device, uncertainty)
+    modality = source_of(maker.direction)
     if scan.is_file() and not is_table(scan):
         return [maker.make_one(_single(scan, modality, series, force_geometry), output)]
     if not scan.exists():
@@ -102,7 +108,31 @@ def synthesize(
         if len(problems) == len(found.subjects):
             raise problems[0]
         raise ConfigError(f"{output}: {scan} holds {len(found.subjects)} subjects; name a folder to write, not a file")
-    return _make_all(maker, scan, found, output, _wanted(model, part), part)
+    return _make_all(maker, scan, found, output, _wanted(models, part), part)
+
+
+def _maker(models: list[Path], direction: Direction | None, device: str, uncertainty: bool) -> "_Maker":
+    method = load_ensemble(models, choose_device(device))
+    direction = direction or method.directions[0]
+    if direction not in method.directions:
+        raise ConfigError(f"--direction {direction}: the model {models[0]} does {', '.join(method.directions)}")
+    if uncertainty and method.opinions < 2:
+        raise ConfigError(
+            f"--uncertainty: the model {models[0]} predicts each voxel once; give several runs, or one of several planes (view.axes) "
+            "or mirror images (predict.flip)"
+        )
+    return _Maker(method, direction, {"direction": direction, **_describe(models), **({"uncertainty": True} if uncertainty else {})})
+
+
+def _describe(models: list[Path]) -> dict[str, Any]:
+    """What the record says of the runs: names, a hash of the weights of all, titles, and of several the hash of each."""
+    runs = [{"model": model.name, "weights": weights_hash(model)} for model in models]
+    titles = list(dict.fromkeys(read_run(model).recipe["title"] for model in models))
+    if len(runs) == 1:
+        return {**runs[0], "title": titles[0]}
+    together = hashlib.sha256("".join(run["weights"] for run in runs).encode()).hexdigest()
+    names = ", ".join(run["model"] for run in runs)
+    return {"model": names, "weights": together, "title": f"Mean of {len(runs)} runs: {', '.join(titles)}", "runs": runs}
 
 
 def _single(scan: Path, modality: Modality, series: str | None, force_geometry: bool) -> ScanSource:
@@ -126,6 +156,23 @@ def _is_scan_file(output: Path) -> bool:
 
 
 @dataclass(frozen=True)
+class _Place:
+    """Where a result goes, the note beside it, and its uncertainty, if that is made."""
+
+    target: Path
+    note: Path
+    uncertainty: Path
+
+    @property
+    def as_series(self) -> bool:
+        return not _is_scan_file(self.target)
+
+
+def _beside(target: Path, note: Path) -> _Place:
+    return _Place(target, note, target.with_name(f"{strip_scan_suffix(target.name)}_uncertainty.nii.gz"))
+
+
+@dataclass(frozen=True)
 class _Maker:
     """What is the same for all cases."""
 
@@ -133,70 +180,91 @@ class _Maker:
     direction: Direction
     settings: dict[str, Any]
 
+    @property
+    def wants_uncertainty(self) -> bool:
+        return "uncertainty" in self.settings
+
     def make_one(self, source: ScanSource, output: Path) -> Path:
         """Write a scan file, or a series where the source is one and `output` names no file."""
-        note = output.with_name(strip_scan_suffix(output.name) + ".json")
+        place = _beside(output, output.with_name(strip_scan_suffix(output.name) + ".json"))
         if source.series is None:
             require_writable(output)
-            self._make_file(source, output, note, {})
+            self._make_file(source, place, {})
         else:
-            self._make_dicom(source, output, note)
+            self._make_dicom(source, place)
         return output
 
-    def make_case(self, source: ScanSource, target: Path, note: Path, metadata: dict[str, Any]) -> None:
+    def make_case(self, source: ScanSource, place: _Place, metadata: dict[str, Any]) -> None:
         """Write a file or a series, unless this model has written it of this source already."""
-        if self._is_done(source, target, note):
+        if self._is_done(source, place):
             return
         if source.series is None:
-            self._make_file(source, target, note, metadata)
+            self._make_file(source, place, metadata)
         else:
-            self._make_dicom(source, target, note)
+            self._make_dicom(source, place)
 
-    def _is_done(self, source: ScanSource, target: Path, note: Path) -> bool:
-        if not (target.exists() and note.is_file()):
+    def _is_done(self, source: ScanSource, place: _Place) -> bool:
+        wanted = [place.target, place.note, *([place.uncertainty] if self.wants_uncertainty else [])]
+        if not all(path.exists() for path in wanted):
             return False
-        record = read_json(note)
+        record = read_json(place.note)
         record = record.get("Record", record)
         settings = record.get("settings", {})
         same_settings = all(settings.get(key) == value for key, value in self.settings.items())
         return same_settings and record.get("inputs") == {source_of(self.direction): source.digest()}
 
-    def _make_file(self, source: ScanSource, target: Path, note: Path, metadata: dict[str, Any]) -> None:
+    def _make(self, scan: Volume) -> tuple[Volume, Volume | None]:
+        return self.method.synthesize_with_uncertainty(scan) if self.wants_uncertainty else (self.method.synthesize(scan), None)
+
+    def _make_file(self, source: ScanSource, place: _Place, metadata: dict[str, Any]) -> None:
         with about(source.path):
             scan = require_plausible(source.read(source_of(self.direction)), str(source.path))
             require_unsheared(scan, source.path)  # the result will lie on this grid
-            result = self.method.synthesize(scan)
-        write_scan(result, target)
+            result, uncertainty = self._make(scan)
+        write_scan(result, place.target)
+        _write_uncertainty(uncertainty, place.uncertainty)
         record = self._record(source, self.settings)
-        write_json(note, {**metadata, "Record": record} if metadata else record)
+        write_json(place.note, {**metadata, "Record": record} if metadata else record)
 
-    def _make_dicom(self, source: ScanSource, target: Path, note: Path) -> None:
-        as_series = not _is_scan_file(target)
-        if as_series:
-            require_new_folder(target)
+    def _make_dicom(self, source: ScanSource, place: _Place) -> None:
+        if place.as_series and self.method.product == "bone":
+            raise ConfigError(f"{place.target}: a mask of bone is not written as a CT series; name a scan file, such as bone.nii.gz")
+        if place.as_series:
+            require_new_folder(place.target)
         with about(source.path):
             scan = source.read_dicom(source_of(self.direction))
             if scan.series.note:
                 print(f"transmodal: {scan.series.note}", file=sys.stderr)
-            result = self.method.synthesize(require_plausible(scan.volume, str(source.path)))
-        if as_series:
+            result, uncertainty = self._make(require_plausible(scan.volume, str(source.path)))
+        if place.as_series:
             title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
-            write_series(result, scan, target, description=title, software=software, model_hash=self.settings["weights"])
+            write_series(result, scan, place.target, description=title, software=software, model_hash=self.settings["weights"])
         else:
-            write_scan(result, target)
-        write_json(note, self._record(source, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
+            write_scan(result, place.target)
+        _write_uncertainty(uncertainty, place.uncertainty)
+        write_json(place.note, self._record(source, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
 
     def _record(self, source: ScanSource, settings: dict[str, Any]) -> dict[str, Any]:
         inputs = {source_of(self.direction): source.digest()}
         return make_record("synthesize", inputs=inputs, settings=settings).model_dump(mode="json")
 
 
-def _wanted(model: Path, part: Part) -> set[str] | None:
+def _write_uncertainty(uncertainty: Volume | None, path: Path) -> None:
+    """Write it, or remove what was there: the uncertainty of the result that has been replaced."""
+    if uncertainty is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_scan(uncertainty, path)
+
+
+def _wanted(models: list[Path], part: Part) -> set[str] | None:
+    """The subjects that are in this part of the split of every run; None for all there are."""
     if part == "all":
         return None
-    names = set(getattr(read_run(model).split, part))
+    names = set.intersection(*(set(getattr(read_run(model).split, part)) for model in models))
     if not names:
-        raise ConfigError(f"--part {part}: the run {model} was trained without such subjects; set train.{part}_fraction when training")
+        runs = f"the run {models[0]} was" if len(models) == 1 else f"the {len(models)} runs were"
+        raise ConfigError(f"--part {part}: {runs} trained without such subjects; set train.{part}_fraction when training")
     return names
 
 
@@ -210,10 +278,10 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
     for case in track(cases, "synthesizing"):
         try:
             scan = _require_scan(case, source_of(maker.direction))
-            target, note = _place(case.id, scan, found.layout, output, maker.direction)
-            metadata = sidecar(scan.path, source, maker.settings) if found.layout == "bids" else {}
-            maker.make_case(scan, target, note, metadata)
-            done.append(target)
+            place = _place(case.id, scan, found.layout, output, maker.direction, maker.method.product)
+            metadata = sidecar(scan.path, source, maker.settings, maker.method.product) if found.layout == "bids" else {}
+            maker.make_case(scan, place, metadata)
+            done.append(place.target)
         except TransmodalError as error:
             failures.append(f"{case.id}: {error}")
     write_json(output / RECORD_NAME, make_record("synthesize", settings={**maker.settings, "part": part}).model_dump(mode="json"))
@@ -222,10 +290,12 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
     return done
 
 
-def _place(case: str, scan: ScanSource, layout: Layout, output: Path, direction: Direction) -> tuple[Path, Path]:
-    """Where a result goes, and the note beside it."""
-    if scan.series is not None:
-        return output / case, output / f"{case}.json"
+def _place(case: str, scan: ScanSource, layout: Layout, output: Path, direction: Direction, product: Product) -> _Place:
     if layout == "bids":
-        return derivative_paths(scan.path, output, direction)
-    return output / case / f"{OUTPUT_NAMES[direction]}.nii.gz", output / case / RECORD_NAME
+        target, note = derivative_paths(scan.path, output, direction, product)
+        return _Place(target, note, uncertainty_path(target))
+    if product == "bone":  # which is no CT series, and may lie beside a synthetic CT and its record
+        return _beside(output / case / f"{_BONE_NAME}.nii.gz", output / case / f"{_BONE_NAME}.json")
+    if scan.series is not None:
+        return _beside(output / case, output / f"{case}.json")
+    return _beside(output / case / f"{OUTPUT_NAMES[direction]}.nii.gz", output / case / RECORD_NAME)

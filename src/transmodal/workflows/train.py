@@ -92,9 +92,9 @@ def _train_networks(
     training = recipe.train
     assert training is not None
     fabric.launch()
-    sampler = _sampler(recipe, data, description.split.train, recipe.augment)
+    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment)
     held_out = description.split.validation
-    validation = _sampler(recipe, data, held_out, Augmentation()) if held_out else None
+    validation = _sampler(recipe, method, data, held_out, Augmentation()) if held_out else None
     # Only the first process writes in the folder; the others begin when it has been opened.
     with folder_lock(run) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
@@ -103,9 +103,11 @@ def _train_networks(
         train_networks(fabric, method, sampler, validation, training, run, quiet)
 
 
-def _sampler(recipe: Recipe, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation) -> Sampler:
+def _sampler(recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation) -> Sampler:
     assert recipe.train is not None
-    return Sampler(data, subjects, recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
+    levels = method.target_levels(data, subjects)
+    choices = (recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
+    return Sampler(data, subjects, *choices, target_levels=levels)
 
 
 def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset) -> None:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transmodal.core.volume import Direction
+from transmodal.core.volume import Direction, Product
 from transmodal.imaging.scan import strip_scan_suffix
 
 VERSION = "1.10.0"
 # The contrast that is taken where there are several, first come first served.
 MR_SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "UNIT1")
 CT_SUFFIX = "ct"  # not in BIDS yet
-SYNTHETIC = "synthetic"
+SYNTHETIC, UNCERTAINTY, BONE = "synthetic", "uncertainty", "bone"  # descriptions
 # The order in which BIDS wants the entities that an anatomical image may have.
 _ORDER = (
     *("sub", "ses", "sample", "acq", "ce", "trc", "rec", "dir", "run", "mod", "echo", "flip", "inv", "mt", "part", "proc"),
@@ -47,6 +47,11 @@ class Name:
         """Whether it is called so by its description."""
         return self.entities.get("desc") == SYNTHETIC
 
+    @property
+    def is_bone(self) -> bool:
+        """Whether it is a mask of bone."""
+        return self.entities.get("desc") == BONE and self.suffix == "mask"
+
     def __str__(self) -> str:
         known = [key for key in _ORDER if key in self.entities]
         others = [key for key in self.entities if key not in _ORDER]
@@ -63,11 +68,12 @@ def parse_name(path: Path) -> Name | None:
     return Name(entities, suffix) if whole and entities.get("sub") else None
 
 
-def synthetic_name(source: Name, direction: Direction) -> Name:
-    """What the image made of `source` is called, such as ``sub-01_space-T1w_desc-synthetic_ct``.
+def result_name(source: Name, direction: Direction, product: Product = "image") -> Name:
+    """What the result made of `source` is called, such as ``sub-01_space-T1w_desc-synthetic_ct``, or ``..._desc-bone_mask``.
 
     It lies in the space of its source. An MR made of a CT is called ``T1w``: BIDS has no suffix for an MR of no named contrast.
     """
     kept = {key: value for key, value in source.entities.items() if key not in ("space", "desc")}
     suffix = CT_SUFFIX if direction == "mr2ct" else MR_SUFFIXES[0]
-    return Name({**kept, "space": source.suffix, "desc": SYNTHETIC}, suffix)
+    description, suffix = (BONE, "mask") if product == "bone" else (SYNTHETIC, suffix)
+    return Name({**kept, "space": source.suffix, "desc": description}, suffix)

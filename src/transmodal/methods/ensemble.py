@@ -1,0 +1,64 @@
+"""Several runs as one method: their mean, and how far they differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+
+from transmodal.contracts import Method
+from transmodal.core.errors import ConfigError
+from transmodal.core.volume import Volume
+from transmodal.engine.moments import Moments
+from transmodal.methods.runs import load_method
+
+
+class Ensemble(Method):
+    """The mean of what several methods make of a scan; of masks, the vote of at least half of them.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+        That make the same of the same.
+
+    Raises
+    ------
+    ConfigError
+        If they do not.
+    """
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        first = methods[0]
+        self.methods, self.product, self.opinions = tuple(methods), first.product, len(methods)
+        self.directions = tuple(direction for direction in first.directions if all(direction in m.directions for m in methods))
+        if not self.directions or any(method.product != self.product for method in methods):
+            raise ConfigError("--model: the runs do not make the same thing; give runs of one direction, all of images or all of masks")
+
+    def synthesize(self, scan: Volume) -> Volume:
+        """The mean of the methods, on the scan's own grid."""
+        return self.synthesize_with_uncertainty(scan)[0]
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """The same, and the standard deviation over the methods (of masks, over their votes of 0 and 1)."""
+        found, modality = Moments(), scan.modality
+        for method in self.methods:
+            result = method.synthesize(scan)
+            found.add(np.asarray(result.array, dtype=np.float32))
+            modality = result.modality
+        mean = scan.with_array(found.mean, modality)
+        return mean.with_array(_as_modality(mean)), scan.with_array(found.sd, "uncertainty")
+
+
+def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
+    """The method of one run, or the ensemble of several; see `load_method` for the errors."""
+    methods = [load_method(folder, device) for folder in folders]
+    return Ensemble(methods) if len(methods) > 1 else methods[0]
+
+
+def _as_modality(mean: Volume) -> Shaped[np.ndarray, "x y z"]:
+    """A mean as what it is a mean of: integer HU, or a mask."""
+    values: Float[np.ndarray, "x y z"] = mean.array
+    if mean.modality == "mask":
+        return values >= 0.5
+    return np.round(values).astype(np.int16) if mean.modality == "ct" else values
