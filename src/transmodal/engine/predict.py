@@ -3,10 +3,12 @@
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -15,6 +17,7 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError, OutOfMemory
 from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
 from transmodal.data.sampling import View
+from transmodal.data.squares import cut, paste, smallest_square
 from transmodal.engine.hardware import optimize_layout, use_bf16
 from transmodal.imaging.grid import resample
 from transmodal.imaging.intensity import Intensity, IntensityMap, IntensityStatistics
@@ -34,10 +37,13 @@ class Prediction(Config):
         volumes. None takes whole slices (or the whole volume) at once.
     overlap : float
         Share of a patch that its neighbour covers again.
+    axes : tuple of int, optional
+        The axes across which slices are predicted and averaged, of those of the view; by default all of them.
     """
 
     patch: tuple[int, int] | tuple[int, int, int] | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
+    axes: tuple[Literal[0, 1, 2], ...] | None = Field(default=None, min_length=1)
 
 
 class Setting(Config):
@@ -98,7 +104,7 @@ def synthesize(network: nn.Module, scan: Volume, setting: Setting) -> Volume:
     prepared = prepare_source(scan, setting)
     source = setting.intensity[setting.source].fit(prepared.statistics)
     target = setting.intensity[setting.target].fit(setting.target_statistics)
-    image = predict_array(network, source.forward(prepared.volume.array), setting, source)
+    image = predict_array(network, prepared.volume.array, setting, source, prepared.mask.array)
     return place_result(target.inverse(image), prepared, scan, setting.target)
 
 
@@ -118,9 +124,15 @@ def place_result(values: Float[np.ndarray, "x y z"], prepared: PreparedScan, sca
 
 
 def predict_array(
-    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, source: IntensityMap
+    network: nn.Module,
+    image: Float[np.ndarray, "x y z"],
+    setting: Setting,
+    source: IntensityMap,
+    mask: Bool[np.ndarray, "x y z"] | None = None,
 ) -> Float[np.ndarray, "x y z"]:
-    """Network output for a whole volume in network units; slices of several axes are averaged.
+    """Network output, in network units, for a whole volume in the scan's units; slices of several axes are averaged.
+
+    The mask is what a view is fitted to that shows whole slices; without one that is the whole image.
 
     Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them. Where the device has
     not even that much, fewer go through it at once, and at last the CPU takes over; a warning says so.
@@ -132,11 +144,11 @@ def predict_array(
     """
     network = optimize_layout(network.eval())
     device = next(network.parameters()).device
-    background = float(source.forward(np.array([BACKGROUND[setting.source]]))[0])
+    mask = np.ones(image.shape, dtype=bool) if mask is None else mask
     try:
         for place, at_once in _attempts(device):
             try:
-                return _predict(network.to(place), image, setting, background, place, at_once)
+                return _predict(_Task(network.to(place), setting, source, place, at_once), image, mask)
             except RuntimeError as error:
                 if not _lacks_memory(error):
                     raise
@@ -157,20 +169,42 @@ def _lacks_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _predict(
-    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, background: float, device: torch.device, at_once: int
-) -> Float[np.ndarray, "x y z"]:
+@dataclass(frozen=True)
+class _Task:
+    network: nn.Module
+    setting: Setting
+    source: IntensityMap
+    device: torch.device
+    at_once: int
+
+    def apply(self, images: Float[np.ndarray, "b c *s"]) -> Float[np.ndarray, " b *s"]:
+        """The network's output for images in the scan's units."""
+        background = float(self.source.forward(np.full((1, 1), BACKGROUND[self.setting.source])).item())
+        inputs = torch.from_numpy(self.source.forward(images)).to(self.device)
+        return _apply(self.network, inputs, self.setting.prediction, background, self.at_once)[:, 0].float().cpu().numpy()
+
+
+def _predict(task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    view, device = task.setting.view, task.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
-        if setting.view.dims == 3:
-            inputs = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
-            return _apply(network, inputs, setting.prediction, background, at_once)[0, 0].float().cpu().numpy()
+        if view.dims == 3:
+            return task.apply(image[None, None])[0]
         total = np.zeros(image.shape, dtype=np.float32)
-        for axis in setting.view.axes:
-            slices, out = np.moveaxis(image, axis, 0), np.moveaxis(total, axis, 0)
-            for first, slab in _slabs(slices, setting.view.context, background, at_once):
-                result = _apply(network, torch.from_numpy(slab).to(device), setting.prediction, background, at_once)
-                out[first : first + len(slab)] += result[:, 0].float().cpu().numpy()
-        return total / len(setting.view.axes)
+        axes = task.setting.prediction.axes or view.axes
+        for axis in axes:
+            slices, masks, out = (np.moveaxis(a, axis, 0) for a in (image, mask, total))
+            for first, slab in _slabs(slices, view.context, BACKGROUND[task.setting.source], task.at_once):
+                part = slice(first, first + len(slab))
+                out[part] += _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab)
+        return total / len(axes)
+
+
+def _apply_fitted(task: _Task, slab: Float[np.ndarray, "b c h w"], masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "b h w"]:
+    """The output for slices that are cut to squares and resized for the network, and back."""
+    size, fill = task.setting.view.size[0], BACKGROUND[task.setting.source]
+    squares = [smallest_square(mask) for mask in masks]
+    outputs = task.apply(np.stack([cut(slices, square, size, fill) for slices, square in zip(slab, squares, strict=True)]))
+    return np.stack([paste(output, square, masks[0].shape) for output, square in zip(outputs, squares, strict=True)])
 
 
 def _slabs(

@@ -38,6 +38,9 @@ class VGGUNet(nn.Module):
         Normalise the input as that of networks that were trained on ImageNet.
     """
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, channels: Sequence[int] = (64, 128, 256, 512, 512), imagenet: bool = False) -> None:
         super().__init__()
         self.stride = 2 ** (len(channels) - 1)
