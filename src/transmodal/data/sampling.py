@@ -234,11 +234,12 @@ class Sampler:
     def _fit(self, frame: Frame, subject: Subject, name: str, order: list[int], rng: np.random.Generator) -> Frame:
         """The frame of the whole slice that a frame lies in, less what is cropped at random."""
         *in_plane, axis = order
-        first, last = [0, 0, 0], list(subject.images[name].shape)
-        # The middle one of the slices, if any of them lies beyond the image.
-        first[axis] = int(np.clip(frame.center[axis], 0, last[axis] - 1))
-        last[axis] = first[axis] + 1
-        mask = self.dataset.read(subject.id, f"{name}_mask", tuple(first), tuple(last)) > 0
+        # The middle one of the slices, or the nearest if that lies beyond the image.
+        shape = subject.images[name].shape
+        index = int(np.clip(frame.center[axis], 0, shape[axis] - 1))
+        start, stop = [0, 0, 0], [*shape]
+        start[axis], stop[axis] = index, index + 1
+        mask = self.dataset.read(subject.id, f"{name}_mask", (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])) > 0
         square = smallest_square(np.squeeze(mask, axis))
         kept = 1 - self.augmentation.crop * rng.uniform()
         center = frame.center.copy()

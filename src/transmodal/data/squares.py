@@ -5,6 +5,7 @@ to 224x224. Training and prediction look through the same frames, those of `squa
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -29,15 +30,15 @@ def smallest_square(mask: Bool[np.ndarray, "h w"]) -> Square:
 def cut(slices: Float[np.ndarray, "c h w"], square: Square, size: int, fill: float) -> Float[np.ndarray, "c s s"]:
     """A square of slices of one place, resized to `size` voxels a side by linear interpolation; `fill` beyond the slices."""
     zoom = square.side / size
-    offset = square.center - zoom * (size - 1) / 2
+    offset: Any = [0, *(square.center - zoom * (size - 1) / 2)]
     # The three axes are given one matrix each, which scipy takes to be diagonal.
     return affine_transform(
-        slices, [1, zoom, zoom], offset=[0, *offset], output_shape=(len(slices), size, size), order=1, mode="grid-constant", cval=fill
+        slices, [1, zoom, zoom], offset=offset, output_shape=(len(slices), size, size), order=1, mode="grid-constant", cval=fill
     )
 
 
 def paste(image: Float[np.ndarray, "s s"], square: Square, shape: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     """What `cut` cut out, back in a slice of a shape; beyond the square it goes on as at its border."""
     zoom = len(image) / square.side
-    offset = (len(image) - 1) / 2 - zoom * square.center
+    offset: Any = (len(image) - 1) / 2 - zoom * square.center
     return affine_transform(image, [zoom, zoom], offset=offset, output_shape=shape, order=1, mode="nearest")
