@@ -37,7 +37,8 @@ SCALED = {
     "unet2d-planes": [*SMALL_UNET, *SHORT],
     "unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "unet2d-quick": [*SMALL_UNET, *SHORT],
-    "unet3d": ["method.network.channels=[4,4,8,8]", *SMALL_VOLUME],
+    # No smaller: with 2 voxels a side at the bottom, gradients in bfloat16 on a CPU are not the same from one run to the next.
+    "unet3d": ["method.network.channels=[4,4,8,8]", *SHORT, "view.size=[32,32,32]", "predict.patch=[32,32,32]"],
     "vgg-unet": ["method.network.channels=[2,2,4,4,8]", *SMALL_SLICES],
     "vgg-unet-tl": ["method.network.channels=[2,2,4,4,8]", "method.network.encoder_weights=FOLDER/vgg16.pth", *SMALL_SLICES],
 }
