@@ -92,6 +92,13 @@ class LearnedMethod(Method):
 
     networks: dict[str, nn.Module]
 
+    def initialize(self) -> None:
+        """Get what training is to begin with; called once before it, but not to go on from a checkpoint and not to predict.
+
+        Files that prediction should not need are read here. By default there are none.
+        """
+        return
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimization]:
         """New optimisers, by name, over the parameters of the networks."""

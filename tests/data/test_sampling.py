@@ -177,7 +177,31 @@ def test_the_manifest_knows_where_each_image_came_from(heads, dataset):
     assert subject.images["ct"].sha256 == sha256(heads / "Task1" / "brain" / "head1" / "ct.nii.gz")
 
 
-@pytest.mark.parametrize("values", [{"size": (0, 4)}, {"size": (4, 4, 4), "context": 1}, {"size": (4, 4), "axes": ()}])
+@pytest.mark.parametrize(
+    "values", [{"size": (0, 4)}, {"size": (4, 4, 4), "context": 1}, {"size": (4, 4), "axes": ()}, {"size": (4, 8), "fit": "square"}]
+)
 def test_impossible_views_are_refused(values):
     with pytest.raises(ValueError, match="validation error"):
         View(**values)
+
+
+def test_a_fitted_slice_fills_its_square_with_the_mask(dataset):
+    view = View(size=(40, 40), axes=(0, 1, 2), fit="square")
+    for step in range(12):
+        mask = sampler(dataset, view).sample(step, 0).source_mask[0]
+        rows, columns = (np.flatnonzero(mask.any(axis=k)) for k in (1, 0))
+        assert 40 in (len(rows), len(columns))
+        for filled in (rows, columns):  # in the middle, to a voxel of the volume at either end
+            assert abs(filled[0] - (39 - filled[-1])) <= 2
+
+
+def test_a_crop_takes_a_part_of_the_square(dataset):
+    whole = sampler(dataset, View(size=(40, 40), fit="square"))
+    part = sampler(dataset, View(size=(40, 40), fit="square"), augmentation=Augmentation(crop=0.1))
+    subject = whole.subjects["head0"]
+    for seed in range(20):
+        frames = [s._draw_frame(subject, "mr", 2, np.random.default_rng(seed)) for s in (whole, part)]
+        zooms = [frame.matrix[0, 0] for frame in frames]
+        assert 0.9 <= zooms[1] / zooms[0] <= 1
+        room = 40 * (zooms[0] - zooms[1]) / 2
+        assert np.abs(frames[1].center - frames[0].center).max() <= room + 1e-9

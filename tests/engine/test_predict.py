@@ -5,9 +5,11 @@ from torch import nn
 
 from transmodal.core.config import validate
 from transmodal.core.errors import ConfigError, OutOfMemory
-from transmodal.data.sampling import View
+from transmodal.data.augment import Augmentation
+from transmodal.data.sampling import Sampler, Sampling, View
+from transmodal.data.store import Dataset
 from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, predict
-from transmodal.imaging.intensity import IntensityMap, IntensityStatistics, WindowIntensity, ZScoreIntensity
+from transmodal.imaging.intensity import IntensityMap, IntensityStatistics, SliceIntensity, WindowIntensity, ZScoreIntensity
 from transmodal.imaging.preparation import Preparation
 
 SOURCE = IntensityMap(shift=0, scale=1)
@@ -51,10 +53,11 @@ IMAGE = np.random.default_rng(0).normal(size=(21, 26, 19)).astype(np.float32)
         (View(size=(8, 8), axes=(1,), context=2), Prediction()),
         (View(size=(8, 8), axes=(0, 2)), Prediction(patch=(16, 16), overlap=0.5)),
         (View(size=(32, 32)), Prediction(patch=(32, 32), overlap=0.25)),
+        (View(size=(8, 8), axes=(0, 1, 2)), Prediction(axes=(1,))),
         (View(size=(8, 8, 8)), Prediction()),
         (View(size=(8, 8, 8)), Prediction(patch=(16, 8, 16), overlap=0.6)),
     ],
-    ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "volume", "3D patches"],
+    ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "one of three planes", "volume", "3D patches"],
 )
 def test_a_network_that_changes_nothing_gives_the_image_back(view, prediction):
     result = predict(Center(), IMAGE, setting(view, prediction), SOURCE).mean
@@ -68,7 +71,7 @@ def test_neighbouring_slices_come_as_channels_with_background_beyond_the_ends():
             return image[:, -1:]
 
     result = predict(Last(), IMAGE, setting(View(size=(8, 8), axes=(2,), context=1)), IntensityMap(shift=-3, scale=1)).mean
-    np.testing.assert_array_equal(result[:, :, :-1], IMAGE[:, :, 1:])
+    np.testing.assert_array_equal(result[:, :, :-1], IMAGE[:, :, 1:] + 3)
     np.testing.assert_array_equal(result[:, :, -1], 3)
 
 
@@ -176,3 +179,37 @@ def test_what_fits_nowhere_is_an_error_with_advice_and_other_errors_are_not_hidd
         predict(Failing("[enforce fail] DefaultCPUAllocator: can't allocate memory"), IMAGE, setting(View(size=(8, 8))), SOURCE)
     with pytest.raises(RuntimeError, match="another mistake"):
         predict(Failing("another mistake"), IMAGE, setting(View(size=(8, 8))), SOURCE)
+
+
+def test_slices_that_are_fitted_come_back_where_they_were():
+    """A linear ramp is resized without loss, so that it must come back wherever the mask is."""
+    ramp = (np.moveaxis(np.indices((30, 36, 24)), 0, -1) @ [1.0, -2.0, 0.5]).astype(np.float32)
+    mask = np.zeros(ramp.shape, dtype=bool)
+    mask[10:20, 8:25, 5:19] = True
+    for axis in range(3):
+        network = Center()
+        result = predict(network, ramp, setting(View(size=(48, 48), axes=(axis,), fit="square", context=1)), SOURCE, mask).mean
+        inner = (slice(11, 19), slice(9, 24), slice(6, 18))
+        np.testing.assert_allclose(result[inner], ramp[inner], atol=1e-3)
+        assert {shape[1:] for shape in network.shapes} == {(3, 48, 48)}
+
+
+def test_training_and_prediction_see_the_same_slices(dataset):
+    """What the sampler draws without augmentation is, to the bit, what prediction gives the network for that slice."""
+
+    class Noting(Center):
+        def forward(self, image):
+            self.seen = [*getattr(self, "seen", []), *image]
+            return image
+
+    data = Dataset(dataset)
+    subject, view = data.manifest.subjects[0], View(size=(24, 24), axes=(0, 1, 2), fit="square")
+    intensity = {"mr": SliceIntensity(onto=(0, 1), levels=256), "ct": WindowIntensity(lower=-500, upper=1500, onto=(0, 1), levels=256)}
+    sampler = Sampler(data, [subject.id], "mr2ct", view, Sampling(), Augmentation(), intensity, 0)
+    statistics = subject.images["mr"].statistics
+    network, image = Noting(), data.read_all(subject.id, "mr").astype(np.float32)
+    predict(network, image, setting(view), intensity["mr"].fit(statistics), data.read_all(subject.id, "mr_mask") > 0)
+    slices = torch.stack(network.seen).numpy()
+    for step in range(10):
+        differences = np.abs(slices - sampler.sample(step, 0).source).max(axis=(1, 2, 3))
+        assert differences.min() < 1e-6

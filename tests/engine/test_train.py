@@ -196,6 +196,11 @@ def test_the_linear_schedule_ends_at_zero():
     assert [settings.rate(step) for step in (0, 3, 4, 7, 10)] == [1, 1, 1, 0.5, 0]
 
 
+def test_the_polynomial_schedule_falls_a_little_slower_than_a_line():
+    settings = Training(steps=10, batch_size=1, schedule="polynomial")
+    assert [settings.rate(step) for step in (0, 5, 10)] == [1, pytest.approx(0.5**0.9), 0]
+
+
 def test_batches_do_not_depend_on_the_number_of_threads(dataset, tmp_path):
     one, _ = run(dataset, tmp_path / "one", workers=1)
     four, _ = run(dataset, tmp_path / "four", workers=4)

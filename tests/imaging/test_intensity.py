@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
-from transmodal.imaging.intensity import IntensityMap, PercentileIntensity, WindowIntensity, ZScoreIntensity, measure
+from transmodal.imaging.intensity import IntensityMap, PercentileIntensity, SliceIntensity, WindowIntensity, ZScoreIntensity, measure
 
 
 def volumes(values, mask):
@@ -63,3 +63,38 @@ def test_percentiles_shrug_off_spikes():
     np.testing.assert_allclose(fitted.forward(np.array([0.5, 50, 99.5, 1e6])), [-1, 0, 1, 1], atol=1e-3)
     with pytest.raises(DataError, match="no contrast"):
         PercentileIntensity().fit(measure(*volumes([0] * 999 + [1], np.ones(1000))))
+
+
+@pytest.mark.parametrize(("setting", "step"), [({"lower": 0, "upper": 255}, 1), ({"lower": -500, "upper": 1500}, 2000 / 255)])
+def test_eight_bits_have_256_levels(setting, step):
+    fitted = WindowIntensity(onto=(0, 1), levels=256, **setting).fit(measure(*volumes([1, 2], [1, 1])))
+    values = np.linspace(setting["lower"], setting["upper"], 5000)
+    grey = 255 * fitted.forward(values)
+    np.testing.assert_allclose(grey, np.round(grey), atol=1e-4)
+    assert len(np.unique(np.round(grey))) == 256
+    assert np.abs(fitted.inverse(fitted.forward(values)) - values).max() <= step / 2 + 1e-3
+
+
+@given(onto=st.tuples(st.floats(-8, 0), st.floats(1, 8)), levels=st.sampled_from([None, 2, 256]))
+def test_the_limits_go_where_they_are_to_go(onto, levels):
+    fitted = WindowIntensity(lower=-1024, upper=2048, onto=onto, levels=levels).fit(measure(*volumes([1, 2], [1, 1])))
+    np.testing.assert_allclose(fitted.forward(np.array([-3000.0, -1024, 2048, 4000])), np.repeat(onto, 2), atol=1e-4)
+    np.testing.assert_allclose(fitted.inverse(np.array(onto)), [-1024, 2048], atol=1e-2)
+
+
+def test_limits_that_fall_are_refused():
+    with pytest.raises(ValueError, match="must be less than the second"):
+        WindowIntensity(lower=0, upper=1, onto=(1, 0))
+
+
+def test_each_slice_has_a_range_of_its_own():
+    fitted = SliceIntensity(onto=(0, 1)).fit(measure(*volumes([10, 20, 90], [1, 1, 1])))
+    slices = np.array([[[0, 5], [10, 10]], [[30, 40], [50, 20]], [[7, 7], [7, 7]]])
+    np.testing.assert_allclose(fitted.forward(slices), [[[0, 0.5], [1, 1]], [[1 / 3, 2 / 3], [1, 0]], [[0, 0], [0, 0]]], atol=1e-6)
+    np.testing.assert_allclose(fitted.inverse(np.array([0.0, 0.5, 1])), [10, 50, 90])
+
+
+def test_the_range_of_a_slice_does_not_depend_on_the_scanners_units():
+    fitted = SliceIntensity(levels=256).fit(measure(*volumes([10, 20, 90], [1, 1, 1])))
+    image = np.random.default_rng(0).normal(size=(3, 8, 9))
+    np.testing.assert_allclose(fitted.forward(image), fitted.forward(7 * image + 3), atol=2 / 255 + 1e-4)

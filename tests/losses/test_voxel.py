@@ -34,3 +34,15 @@ def test_gradients_are_right(reading):
     prediction = torch.randn(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
     target = torch.randn(1, 1, 4, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda p: gradient_difference(p, target, reading), prediction)
+
+
+def test_outside_the_mask_nothing_counts():
+    prediction, target = torch.randn(2, 1, 6, 8), torch.randn(2, 1, 6, 8)
+    mask = torch.zeros(2, 1, 6, 8, dtype=torch.bool)
+    mask[:, :, 1:5, 2:7] = True
+    inner = (slice(None), slice(None), slice(1, 5), slice(2, 7))
+    for loss in (l1, l2, lambda p, t, m=None: gradient_difference(p, t, "signed", m)):
+        expected = loss(prediction[inner], target[inner])
+        torch.testing.assert_close(loss(prediction, target, mask), expected)
+        torch.testing.assert_close(loss(torch.where(mask, prediction, 99.0), target, mask), expected)
+    assert l1(prediction, target, torch.zeros_like(mask)) == 0

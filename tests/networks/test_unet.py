@@ -6,15 +6,17 @@ from transmodal.networks.summary import count_convolutions, count_parameters
 from transmodal.networks.unet import UNet
 
 
-def test_the_papers_unet_has_23_layers():
-    network = UNet(2)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_papers_unet_has_23_layers(dims):
+    with torch.device("meta"):
+        network = UNet(dims)
     assert count_convolutions(network) == 23
     assert network.stride == 8
     levels = {(1, 64): 1, (64, 64): 2, (64, 128): 1, (128, 128): 2, (128, 256): 1, (256, 256): 2, (256, 512): 1, (512, 512): 2}
     way_up = {(512, 256): 1, (256, 256): 2, (256, 128): 1, (128, 128): 2, (128, 64): 1}
-    three = sum(n * (9 * i * o + o) for table in (levels, way_up) for (i, o), n in table.items())
-    up = sum(4 * i * o + o for i, o in [(512, 256), (256, 128), (128, 64)])
-    assert count_parameters(network) == three + up + 64 + 1
+    three = sum(n * (3**dims * i * o + o) for table in (levels, way_up) for (i, o), n in table.items())
+    up = sum(2**dims * i * o + o for i, o in [(512, 256), (256, 128), (128, 64)])
+    assert count_parameters(network) == three + up + 64 + 1 == {2: 11_531_329, 3: 33_896_641}[dims]
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "instance"])

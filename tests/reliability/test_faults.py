@@ -128,7 +128,10 @@ class Prepared:
 
     def assert_same(self, out: Path, expected: Path) -> None:
         assert images(out) == images(expected)
-        assert read_manifest(out) == read_manifest(expected)
+        first, second = (
+            [subject.model_copy(update={"steps": None}) for subject in read_manifest(folder).subjects] for folder in (out, expected)
+        )
+        assert first == second  # but for the seconds that they took
 
 
 def _read_all(dataset: Path, manifest_of: Path, subject: str, image: str) -> bytes:

@@ -20,6 +20,8 @@ class Augmentation(Config):
         Largest rotation, in the plane of a slice or about each axis of a 3D patch.
     scale : float
         Largest relative change of size: 0.1 draws from 0.9 to 1.1.
+    crop : float
+        Largest share of the side of a slice that is cut off at random, where whole slices are seen (``view.fit``).
     gain, shift, noise : float
         Of the MR in network units: largest relative gain, largest offset, and largest standard deviation of added Gaussian noise.
         The CT is left alone, because its units are absolute.
@@ -28,6 +30,7 @@ class Augmentation(Config):
     flip: tuple[int, ...] = ()
     rotation_deg: float = Field(default=0.0, ge=0, le=180)
     scale: float = Field(default=0.0, ge=0, lt=1)
+    crop: float = Field(default=0.0, ge=0, lt=1)
     gain: float = Field(default=0.0, ge=0, lt=1)
     shift: float = Field(default=0.0, ge=0)
     noise: float = Field(default=0.0, ge=0)

@@ -16,6 +16,7 @@ from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Direction, source_of, target_of
 from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix
 from transmodal.data.manifest import Subject
+from transmodal.data.squares import smallest_square
 from transmodal.data.store import Dataset
 from transmodal.imaging.intensity import Intensity
 from transmodal.imaging.preparation import BACKGROUND
@@ -32,11 +33,15 @@ class View(Config):
         The axes that slices lie across: 0 sagittal, 1 coronal, 2 axial; each sample draws one. Without meaning in 3D.
     context : int
         Neighbouring slices on either side that are given as further input channels (2.5D).
+    fit : {"none", "square"}
+        ``square`` shows every slice whole: cut to the smallest square with the mask in its middle and resized to `size`, rather than
+        patches of it.
     """
 
     size: tuple[int, int] | tuple[int, int, int]
     axes: tuple[Literal[0, 1, 2], ...] = Field(default=(2,), min_length=1)
     context: int = Field(default=0, ge=0)
+    fit: Literal["none", "square"] = "none"
 
     @model_validator(mode="after")
     def _sensible(self) -> "View":
@@ -44,6 +49,8 @@ class View(Config):
             raise ValueError("every size must be at least 1")
         if self.dims == 3 and self.context:
             raise ValueError("context is for slices; a 3D patch holds its neighbours already")
+        if self.fit == "square" and (self.dims == 3 or self.size[0] != self.size[1]):
+            raise ValueError("fit = 'square' is for slices, and needs a size of two equal numbers")
         return self
 
     @property
@@ -224,21 +231,39 @@ class Sampler:
         lengths = np.array(size)[np.argsort(order)]
         # Columns are put in the order of the patch's axes: the last one of a slice is the axis that it lies across.
         matrix = draw_matrix(self.augmentation, axis, rng)[:, order]
-        return Frame(size, start + (lengths - 1) / 2, matrix)
+        frame = Frame(size, start + (lengths - 1) / 2, matrix)
+        return self._fit(frame, subject, name, order, rng) if self.view.fit == "square" else frame
+
+    def _fit(self, frame: Frame, subject: Subject, name: str, order: list[int], rng: np.random.Generator) -> Frame:
+        """The frame of the whole slice that a frame lies in, less what is cropped at random."""
+        *in_plane, axis = order
+        # The middle one of the slices, or the nearest if that lies beyond the image.
+        shape = subject.images[name].shape
+        index = int(np.clip(frame.center[axis], 0, shape[axis] - 1))
+        start, stop = [0, 0, 0], [*shape]
+        start[axis], stop[axis] = index, index + 1
+        mask = self.dataset.read(subject.id, f"{name}_mask", (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])) > 0
+        square = smallest_square(np.squeeze(mask, axis))
+        kept = 1 - self.augmentation.crop * rng.uniform()
+        center = frame.center.copy()
+        center[in_plane] = square.center + (1 - kept) * square.side * rng.uniform(-0.5, 0.5, size=2)
+        zoom = kept * square.side / frame.size[0]
+        return Frame(frame.size, center, frame.matrix * np.array([zoom, zoom, 1]))
 
     def _load(self, source: Subject, source_frame: Frame, target: Subject, target_frame: Frame, rng: np.random.Generator) -> Sample:
         appearance = draw_appearance(self.augmentation, rng)
         images = []
         for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame)):
-            image = self._in_network_units(subject, name, extract(self.dataset, subject, name, frame, BACKGROUND[name]))
+            image = _channels(extract(self.dataset, subject, name, frame, BACKGROUND[name]), self.view)
+            image = self._in_network_units(subject, name, image)
             images.append(appearance.apply(image) if name == "mr" else image)
         masks = [
             extract(self.dataset, subject, f"{name}_mask", frame, 0.0) > 0
             for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame))
         ]
-        return Sample(_channels(images[0], self.view), *(_middle(a, self.view) for a in (images[1], *masks)))
+        return Sample(images[0], *(_middle(a, self.view) for a in (images[1], *(_channels(mask, self.view) for mask in masks))))
 
-    def _in_network_units(self, subject: Subject, name: str, image: Shaped[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    def _in_network_units(self, subject: Subject, name: str, image: Shaped[np.ndarray, " c *s"]) -> Float[np.ndarray, " c *s"]:
         if self.target_levels is not None and name == self.target:
             return (image >= self.target_levels[subject.id]).astype(np.float32)
         statistics = subject.images[name].statistics
@@ -293,5 +318,5 @@ def _channels(patch: Shaped[np.ndarray, " x y z"], view: View) -> Shaped[np.ndar
     return np.ascontiguousarray(np.moveaxis(patch, -1, 0) if view.dims == 2 else patch[None])
 
 
-def _middle(patch: Shaped[np.ndarray, " x y z"], view: View) -> Shaped[np.ndarray, " 1 *s"]:
-    return np.ascontiguousarray(np.moveaxis(patch, -1, 0)[view.context : view.context + 1] if view.dims == 2 else patch[None])
+def _middle(channels: Shaped[np.ndarray, " c *s"], view: View) -> Shaped[np.ndarray, " 1 *s"]:
+    return channels[view.context : view.context + 1]

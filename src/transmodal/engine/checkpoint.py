@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,27 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, dict):
         return {key: _unflatten(value, tensors) for key, value in node["$dict"]}
     return node
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read weights that another program wrote, as safetensors or as a state dict of torch, without running code from the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or holds anything but named tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged, or neither safetensors nor a state dict of torch ({error})") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: holds something else than named tensors; save the state dict of the network")
+    return weights
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

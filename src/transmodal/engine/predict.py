@@ -3,12 +3,13 @@
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -17,6 +18,7 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError, OutOfMemory
 from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
 from transmodal.data.sampling import View
+from transmodal.data.squares import cut, paste, smallest_square
 from transmodal.engine.hardware import optimize_layout, use_bf16
 from transmodal.engine.moments import Moments
 from transmodal.imaging.grid import resample
@@ -37,6 +39,8 @@ class Prediction(Config):
         volumes. None takes whole slices (or the whole volume) at once.
     overlap : float
         Share of a patch that its neighbour covers again.
+    axes : tuple of int, optional
+        The axes across which slices are predicted and averaged, of those of the view; by default all of them.
     flip : tuple of int
         Axes of the volume (0 right, 1 front, 2 top) along which it is also mirrored: the predictions of the scan and of its mirror
         images, along each set of these axes, are mirrored back and averaged (test-time augmentation).
@@ -44,6 +48,7 @@ class Prediction(Config):
 
     patch: tuple[int, int] | tuple[int, int, int] | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
+    axes: tuple[Literal[0, 1, 2], ...] | None = Field(default=None, min_length=1)
     flip: tuple[Literal[0, 1, 2], ...] = ()
 
     @property
@@ -92,9 +97,14 @@ class Setting(Config):
         return self.intensity[self.target].fit(self.target_statistics)
 
     @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes across which slices are predicted."""
+        return self.prediction.axes or self.view.axes
+
+    @property
     def opinions(self) -> int:
         """How many predictions of a voxel are averaged: one a plane and mirror image."""
-        return len(self.prediction.mirrors) * (1 if self.view.dims == 3 else len(self.view.axes))
+        return len(self.prediction.mirrors) * (1 if self.view.dims == 3 else len(self.axes))
 
 
 def synthesize(network: nn.Module, scan: Volume, setting: Setting) -> Volume:
@@ -143,7 +153,7 @@ def synthesize_with_uncertainty(network: nn.Module, scan: Volume, setting: Setti
 def predict_prepared(network: nn.Module, prepared: PreparedScan, setting: Setting) -> Moments:
     """Network output over the working grid of a prepared scan, in network units."""
     source = setting.intensity[setting.source].fit(prepared.statistics)
-    return predict(network, source.forward(prepared.volume.array), setting, source)
+    return predict(network, prepared.volume.array, setting, source, prepared.mask.array)
 
 
 def prepare_source(scan: Volume, setting: Setting) -> PreparedScan:
@@ -167,8 +177,16 @@ def place_soft(values: Float[np.ndarray, "x y z"], prepared: PreparedScan, scan:
     return resample(prepared.volume.with_array(masked, modality), scan.grid, fill=0.0)
 
 
-def predict(network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, source: IntensityMap) -> Moments:
-    """Network output for a whole volume in network units: mean and spread over the planes and mirror images.
+def predict(
+    network: nn.Module,
+    image: Float[np.ndarray, "x y z"],
+    setting: Setting,
+    source: IntensityMap,
+    mask: Bool[np.ndarray, "x y z"] | None = None,
+) -> Moments:
+    """Network output, in network units, for a whole volume in the scan's units: mean and spread over the planes and mirror images.
+
+    The mask is what a view is fitted to that shows whole slices; without one that is the whole image.
 
     Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them. Where the device has
     not even that much, fewer go through it at once, and at last the CPU takes over; a warning says so.
@@ -180,11 +198,11 @@ def predict(network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Sett
     """
     network = optimize_layout(network.eval())
     device = next(network.parameters()).device
-    background = float(source.forward(np.array([BACKGROUND[setting.source]]))[0])
+    mask = np.ones(image.shape, dtype=bool) if mask is None else mask
     try:
         for place, at_once in _attempts(device):
             try:
-                return _predict(network.to(place), image, setting, background, place, at_once)
+                return _predict(_Task(network.to(place), setting, source, place, at_once), image, mask)
             except RuntimeError as error:
                 if not _lacks_memory(error):
                     raise
@@ -205,33 +223,52 @@ def _lacks_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _predict(
-    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, background: float, device: torch.device, at_once: int
-) -> Moments:
-    found = Moments()
+@dataclass(frozen=True)
+class _Task:
+    network: nn.Module
+    setting: Setting
+    source: IntensityMap
+    device: torch.device
+    at_once: int
+
+    def apply(self, images: Float[np.ndarray, "b c *s"]) -> Float[np.ndarray, " b *s"]:
+        """The network's output for images in the scan's units."""
+        background = float(self.source.forward(np.full((1, 1), BACKGROUND[self.setting.source])).item())
+        inputs = torch.from_numpy(self.source.forward(images)).to(self.device)
+        return _apply(self.network, inputs, self.setting.prediction, background, self.at_once)[:, 0].float().cpu().numpy()
+
+
+def _predict(task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> Moments:
+    found, device = Moments(), task.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
-        for mirror in setting.prediction.mirrors:
-            mirrored = np.ascontiguousarray(np.flip(image, mirror))
-            for values in _by_plane(network, mirrored, setting, background, device, at_once):
+        for mirror in task.setting.prediction.mirrors:
+            mirrored, its_mask = (np.ascontiguousarray(np.flip(array, mirror)) for array in (image, mask))
+            for values in _by_plane(task, mirrored, its_mask):
                 found.add(np.flip(values, mirror))
     return found
 
 
-def _by_plane(
-    network: nn.Module, image: Float[np.ndarray, "x y z"], setting: Setting, background: float, device: torch.device, at_once: int
-) -> Iterator[Float[np.ndarray, "x y z"]]:
+def _by_plane(task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> Iterator[Float[np.ndarray, "x y z"]]:
     """The prediction of a whole volume, once for each axis that slices lie across."""
-    if setting.view.dims == 3:
-        inputs = torch.from_numpy(image)[None, None].to(device)
-        yield _apply(network, inputs, setting.prediction, background, at_once)[0, 0].float().cpu().numpy()
+    view = task.setting.view
+    if view.dims == 3:
+        yield task.apply(image[None, None])[0]
         return
-    for axis in setting.view.axes:
+    for axis in task.setting.axes:
         values = np.empty(image.shape, dtype=np.float32)
-        slices, out = np.moveaxis(image, axis, 0), np.moveaxis(values, axis, 0)
-        for first, slab in _slabs(slices, setting.view.context, background, at_once):
-            result = _apply(network, torch.from_numpy(slab).to(device), setting.prediction, background, at_once)
-            out[first : first + len(slab)] = result[:, 0].float().cpu().numpy()
+        slices, masks, out = (np.moveaxis(a, axis, 0) for a in (image, mask, values))
+        for first, slab in _slabs(slices, view.context, BACKGROUND[task.setting.source], task.at_once):
+            part = slice(first, first + len(slab))
+            out[part] = _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab)
         yield values
+
+
+def _apply_fitted(task: _Task, slab: Float[np.ndarray, "b c h w"], masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "b h w"]:
+    """The output for slices that are cut to squares and resized for the network, and back."""
+    size, fill = task.setting.view.size[0], BACKGROUND[task.setting.source]
+    squares = [smallest_square(mask) for mask in masks]
+    outputs = task.apply(np.stack([cut(slices, square, size, fill) for slices, square in zip(slab, squares, strict=True)]))
+    return np.stack([paste(output, square, masks[0].shape) for output, square in zip(outputs, squares, strict=True)])
 
 
 def _slabs(

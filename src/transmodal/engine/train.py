@@ -29,6 +29,7 @@ from transmodal.engine.hardware import Precision, choose_device, keep_memory, op
 from transmodal.engine.logs import TrainingLog
 
 WEIGHTS_NAME = "weights.safetensors"
+POLYNOMIAL_POWER = 0.9
 
 
 class Training(Config):
@@ -38,8 +39,9 @@ class Training(Config):
     ----------
     steps, batch_size : int
         A step is one batch; the batch is that of all processes together.
-    schedule : {"constant", "linear"}
-        ``linear`` holds the learning rate until `decay_from` and then lowers it in a straight line to 0 at the last step.
+    schedule : {"constant", "linear", "polynomial"}
+        ``linear`` holds the learning rate until `decay_from` and then lowers it in a straight line to 0 at the last step;
+        ``polynomial`` takes that line to the power of 0.9, as nnU-Net does from the first step.
     decay_from : int
     clip_norm : float, optional
         Largest norm of the gradient.
@@ -61,7 +63,7 @@ class Training(Config):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Literal["constant", "linear", "polynomial"] = "constant"
     decay_from: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -80,7 +82,8 @@ class Training(Config):
         """The factor on every learning rate at a step."""
         if self.schedule == "constant" or step < self.decay_from:
             return 1.0
-        return (self.steps - step) / (self.steps - self.decay_from)
+        left = (self.steps - step) / (self.steps - self.decay_from)
+        return left**POLYNOMIAL_POWER if self.schedule == "polynomial" else left
 
 
 @dataclass

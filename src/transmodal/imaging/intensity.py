@@ -1,9 +1,10 @@
 """From a scanner's units to a network's and back.
 
-A *setting* (`WindowIntensity`, `ZScoreIntensity`, `PercentileIntensity`) says how; fitted to the `IntensityStatistics` of one scan
-it becomes an `IntensityMap`, which is the clipped straight line that is applied, inverted, and stored in the run.
+A *setting* (`WindowIntensity`, `ZScoreIntensity`, `PercentileIntensity`, `SliceIntensity`) says how; fitted to the
+`IntensityStatistics` of one scan it becomes an `IntensityMap`, which is the clipped straight line that is applied and inverted.
 """
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import numpy as np
@@ -63,30 +64,89 @@ class IntensityMap(Config):
         In the scan's units; `scale` is positive.
     lower, upper : float, optional
         In the scan's units.
+    levels : int, optional
+        Grey levels that [lower, upper] is rounded to.
+    by_slice : bool
+        Whether the whole range of each slice is stretched to [lower, upper] before.
     """
 
     shift: float
     scale: float = Field(gt=0)
     lower: float | None = None
     upper: float | None = None
+    levels: int | None = Field(default=None, ge=2)
+    by_slice: bool = False
+
+    @model_validator(mode="after")
+    def _has_limits(self) -> "IntensityMap":
+        limited = self.lower is not None and self.upper is not None
+        bare = self.lower is self.upper is self.levels is None and not self.by_slice
+        assert limited or bare, "there must be two limits, or nothing that needs them"
+        return self
 
     def forward(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Scanner units to network units, as float32."""
+        """Scanner units to network units, as float32; the last two axes are those of slices where that matters."""
         values = np.asarray(values, dtype=np.float32)
-        if self.lower is not None or self.upper is not None:
-            values = np.clip(values, self.lower, self.upper)
+        if self.lower is not None and self.upper is not None:
+            if self.by_slice:
+                values = _stretch(values, self.lower, self.upper)
+            values = _round(np.clip(values, self.lower, self.upper), self.lower, self.upper, self.levels)
         return (values - np.float32(self.shift)) / np.float32(self.scale)
 
     def inverse(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Network units to scanner units, as float32; what lies outside [lower, upper] is clipped to it."""
         values = np.asarray(values, dtype=np.float32) * np.float32(self.scale) + np.float32(self.shift)
-        if self.lower is not None or self.upper is not None:
+        if self.lower is not None and self.upper is not None:
             values = np.clip(values, self.lower, self.upper)
         return values
 
 
-class WindowIntensity(Config):
-    """Fixed window in the scan's own units, such as HU, to [-1, 1]: the same for every scan."""
+def _stretch(values: Float[np.ndarray, "*n h w"], lower: float, upper: float) -> Float[np.ndarray, "*n h w"]:
+    """Each slice with its least value at `lower` and its greatest at `upper`; a constant slice is all `lower`."""
+    least, most = values.min(axis=(-2, -1), keepdims=True), values.max(axis=(-2, -1), keepdims=True)
+    return np.float32(lower) + (values - least) * (np.float32(upper - lower) / np.where(most > least, most - least, 1))
+
+
+def _round(values: Float[np.ndarray, "..."], lower: float, upper: float, levels: int | None) -> Float[np.ndarray, "..."]:
+    if levels is None:
+        return values
+    step = np.float32((upper - lower) / (levels - 1))
+    return np.float32(lower) + np.round((values - np.float32(lower)) / step) * step
+
+
+class LimitedIntensity(Config, ABC):
+    """What all settings with two limits have in common.
+
+    Parameters
+    ----------
+    onto : tuple of float
+        Network units of the lower and of the upper limit.
+    levels : int, optional
+        Grey levels between them, as images of 8 bits have 256; none by default.
+    """
+
+    onto: tuple[float, float] = (-1.0, 1.0)
+    levels: int | None = Field(default=None, ge=2)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "LimitedIntensity":
+        if self.onto[0] >= self.onto[1]:
+            raise ValueError(f"onto ({self.onto[0]:g}, {self.onto[1]:g}): the first number must be less than the second")
+        return self
+
+    @abstractmethod
+    def fit(self, statistics: IntensityStatistics) -> IntensityMap:
+        """The map of the scan that has these statistics."""
+
+    def _between(self, lower: float, upper: float, by_slice: bool = False) -> IntensityMap:
+        scale = (upper - lower) / (self.onto[1] - self.onto[0])
+        return IntensityMap(
+            shift=lower - self.onto[0] * scale, scale=scale, lower=lower, upper=upper, levels=self.levels, by_slice=by_slice
+        )
+
+
+class WindowIntensity(LimitedIntensity):
+    """Fixed window in the scan's own units, such as HU: the same for every scan."""
 
     kind: Literal["window"] = "window"
     lower: float
@@ -100,7 +160,7 @@ class WindowIntensity(Config):
 
     def fit(self, statistics: IntensityStatistics) -> IntensityMap:
         """The map, which does not depend on the scan."""
-        return _between(self.lower, self.upper)
+        return self._between(self.lower, self.upper)
 
 
 class ZScoreIntensity(Config):
@@ -113,8 +173,8 @@ class ZScoreIntensity(Config):
         return IntensityMap(shift=statistics.mean, scale=statistics.sd)
 
 
-class PercentileIntensity(Config):
-    """Two percentiles inside the mask to [-1, 1], clipped: robust to bright vessels and spikes."""
+class PercentileIntensity(LimitedIntensity):
+    """Two percentiles inside the mask, clipped: robust to bright vessels and spikes."""
 
     kind: Literal["percentile"] = "percentile"
     lower: float = Field(default=0.5, ge=0, le=100)
@@ -131,11 +191,17 @@ class PercentileIntensity(Config):
         low, high = statistics.percentile(self.lower), statistics.percentile(self.upper)
         if low >= high:
             raise DataError(f"percentiles {self.lower:g} and {self.upper:g} inside the mask are both {low:g}; the image has no contrast")
-        return _between(low, high)
+        return self._between(low, high)
 
 
-Intensity = Annotated[WindowIntensity | ZScoreIntensity | PercentileIntensity, Field(discriminator="kind")]
+class SliceIntensity(LimitedIntensity):
+    """The whole range of each slice, as the paper on Light_U-Net takes it for MRs; for slices that are seen whole."""
+
+    kind: Literal["slice"] = "slice"
+
+    def fit(self, statistics: IntensityStatistics) -> IntensityMap:
+        """The map; backwards it gives the whole range of the scan that has these statistics."""
+        return self._between(statistics.percentile(0), statistics.percentile(100), by_slice=True)
 
 
-def _between(lower: float, upper: float) -> IntensityMap:
-    return IntensityMap(shift=(lower + upper) / 2, scale=(upper - lower) / 2, lower=lower, upper=upper)
+Intensity = Annotated[WindowIntensity | ZScoreIntensity | PercentileIntensity | SliceIntensity, Field(discriminator="kind")]

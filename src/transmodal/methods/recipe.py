@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import SerializeAsAny
+from pydantic import SerializeAsAny, model_validator
 
 from transmodal.contracts import LearnedMethod, Method
 from transmodal.core.config import Config, override, read_toml, validate
@@ -52,6 +52,12 @@ class Recipe(Config):
     augment: Augmentation = Augmentation()
     predict: Prediction = Prediction()
     train: Training | None = None
+
+    @model_validator(mode="after")
+    def _whole_slices(self) -> "Recipe":
+        if self.view.fit != "square" and any(intensity.kind == "slice" for intensity in self.intensity.values()):
+            raise ValueError("intensity of kind 'slice' is that of whole slices; set view.fit = 'square'")
+        return self
 
 
 def recipe_names() -> list[str]:

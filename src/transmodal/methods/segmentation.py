@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,8 +22,8 @@ from transmodal.data.sampling import Batch
 from transmodal.data.store import Dataset
 from transmodal.engine.predict import Setting, place_soft, predict_prepared, prepare_source
 from transmodal.evaluation.bone import bone_threshold_hu
-from transmodal.methods.regression import Adam, Network
-from transmodal.networks.unet import UNet
+from transmodal.methods.architecture import UNetSettings
+from transmodal.methods.optimizer import Adam, Optimizer
 
 
 class SegmentationSettings(Config):
@@ -32,16 +31,16 @@ class SegmentationSettings(Config):
 
     Parameters
     ----------
-    network : Network
+    network : UNetSettings
     bone_weight : float
         What a voxel of bone counts in the cross-entropy, where any other voxel counts 1.
-    optimizer : Adam
+    optimizer : Optimizer
     """
 
     name: Literal["segmentation"] = "segmentation"
-    network: Network = Network()
+    network: UNetSettings = UNetSettings()
     bone_weight: float = Field(default=3.0, gt=0)
-    optimizer: Adam = Adam()
+    optimizer: Optimizer = Adam()
 
 
 class Segmentation(LearnedMethod):
@@ -62,19 +61,16 @@ class Segmentation(LearnedMethod):
             raise ConfigError(f"direction = {setting.direction}: segmentation learns from CTs to find bone in MRs; set mr2ct")
         self.settings, self.setting = settings, setting
         self.directions, self.opinions = (setting.direction,), setting.opinions
-        self.networks: dict[str, nn.Module] = {
-            "segmentor": UNet(setting.view.dims, in_channels=setting.view.channels, **settings.network.model_dump())
-        }
+        self.networks: dict[str, nn.Module] = {"segmentor": settings.network.build(setting.view)}
 
     def target_levels(self, dataset: Dataset, subjects: Sequence[str]) -> dict[str, float]:
         """The HU from which on k-means calls a voxel of each subject's CT bone."""
         return {name: _bone_level(dataset, name) for name in subjects if dataset.manifest.subject(name).paired}
 
     def optimizers(self) -> dict[str, Optimization]:
-        """Adam over the segmentor."""
-        adam = self.settings.optimizer
-        parameters = self.networks["segmentor"].parameters()
-        return {"segmentor": Optimization(torch.optim.Adam(parameters, adam.learning_rate, adam.betas), ("segmentor",))}
+        """One over the segmentor."""
+        optimizer = self.settings.optimizer.build(self.networks["segmentor"].parameters())
+        return {"segmentor": Optimization(optimizer, ("segmentor",))}
 
     def training_step(self, batch: Batch, update: Update) -> Metrics:
         """The weighted cross-entropy, one step down."""

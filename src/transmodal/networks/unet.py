@@ -15,12 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Norm = Literal["none", "batch", "instance"]
-
-_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+from transmodal.networks.layers import CONV, MAX_POOL, Norm, conv_block, up_convolution
 
 
 class UNet(nn.Module):
@@ -39,6 +34,8 @@ class UNet(nn.Module):
         3x3 convolutions at the full resolution on the way up, before the 1x1 output.
     norm : {"none", "batch", "instance"}
         What stands between a convolution and its ReLU.
+    up_kernel : {2, 3}
+        Size of the transposed convolutions that up-sample.
     """
 
     def __init__(
@@ -50,18 +47,20 @@ class UNet(nn.Module):
         convolutions: int = 3,
         last_convolutions: int = 1,
         norm: Norm = "none",
+        up_kernel: Literal[2, 3] = 2,
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channels) - 1)
         widths = list(channels)
-        self.encoder = nn.ModuleList(_block(dims, i, o, convolutions, norm) for i, o in pairwise([in_channels, *widths[:-1]]))
-        self.pool = _POOL[dims](2)
-        self.bottom = _block(dims, widths[-2], widths[-1], convolutions, norm)
+        blocks = [conv_block(dims, [i] + [o] * convolutions, norm) for i, o in pairwise([in_channels, *widths])]
+        self.encoder = nn.ModuleList(blocks[:-1])
+        self.pool = MAX_POOL[dims](2)
+        self.bottom = blocks[-1]
         upward = widths[::-1]
-        self.up = nn.ModuleList(_TRANSPOSED[dims](i, o, kernel_size=2, stride=2) for i, o in pairwise(upward))
+        self.up = nn.ModuleList(up_convolution(dims, i, o, up_kernel) for i, o in pairwise(upward))
         counts = [convolutions] * (len(upward) - 2) + [last_convolutions]
-        self.decoder = nn.ModuleList(_block(dims, 2 * width, width, count, norm) for width, count in zip(upward[1:], counts, strict=True))
-        self.output = _CONV[dims](widths[0], out_channels, kernel_size=1)
+        self.decoder = nn.ModuleList(conv_block(dims, [2 * o] + [o] * n, norm) for o, n in zip(upward[1:], counts, strict=True))
+        self.output = CONV[dims](widths[0], out_channels, kernel_size=1)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Map images to images; each spatial size must be a multiple of `stride`."""
@@ -74,19 +73,3 @@ class UNet(nn.Module):
         for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             image = block(torch.cat((skip, up(image)), dim=1))
         return self.output(image)
-
-
-def _block(dims: int, in_channels: int, out_channels: int, convolutions: int, norm: Norm) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs in [in_channels] + [out_channels] * (convolutions - 1):
-        layers.append(_CONV[dims](inputs, out_channels, kernel_size=3, padding=1, bias=norm == "none"))
-        layers.extend(_norm(dims, out_channels, norm))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-def _norm(dims: int, channels: int, norm: Norm) -> list[nn.Module]:
-    if norm == "batch":
-        return [_BATCH_NORM[dims](channels)]
-    # One group a channel is instance normalisation, by a kernel that is several times faster on CPU.
-    return [nn.GroupNorm(channels, channels)] if norm == "instance" else []

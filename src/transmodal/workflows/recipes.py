@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 from transmodal.contracts import LearnedMethod
 from transmodal.engine.predict import Setting
 from transmodal.imaging.intensity import IntensityStatistics
@@ -40,7 +42,8 @@ def _networks(recipe: Recipe) -> dict[str, dict[str, int]]:
         view=recipe.view,
         prediction=recipe.predict,
     )
-    method = build_method(recipe, setting)
+    with torch.device("meta"):  # counted, not filled with random numbers
+        method = build_method(recipe, setting)
     if not isinstance(method, LearnedMethod):
         return {}
     return {

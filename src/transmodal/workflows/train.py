@@ -18,6 +18,7 @@ from transmodal.data.manifest import MANIFEST_NAME, Manifest
 from transmodal.data.sampling import Sampler
 from transmodal.data.splits import Split, random_split
 from transmodal.data.store import Dataset
+from transmodal.engine.checkpoint import load_latest
 from transmodal.engine.predict import Setting
 from transmodal.engine.train import Training, make_fabric
 from transmodal.engine.train import train as train_networks
@@ -82,6 +83,8 @@ def train(
             save_fitted(run, method)
         return run
     assert isinstance(method, LearnedMethod)
+    if load_latest(run, lambda _: None) is None:
+        method.initialize()
     _train_networks(method, data, recipe, description, run, resume, make_fabric(training, devices, nodes, accelerator), quiet)
     return run
 

@@ -1,0 +1,38 @@
+"""Layers in two and three dimensions, by the number of dimensions, and the block that the U-Nets are made of."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+Norm = Literal["none", "batch", "instance"]
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def conv_block(dims: int, channels: Sequence[int], norm: Norm) -> nn.Sequential:
+    """Convolutions of 3 voxels, each with its normalisation and ReLU, from ``channels[0]`` over those between to the last."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(channels):
+        layers.append(CONV[dims](inputs, outputs, kernel_size=3, padding=1, bias=norm == "none"))
+        layers.extend(norm_layers(dims, outputs, norm))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def up_convolution(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
+    """A transposed convolution that doubles every size, of a kernel of 2 or 3 voxels."""
+    return TRANSPOSED[dims](inputs, outputs, kernel_size=kernel, stride=2, padding=kernel - 2, output_padding=kernel - 2)
+
+
+def norm_layers(dims: int, channels: int, norm: Norm) -> list[nn.Module]:
+    """The normalisation layer, if there is to be one."""
+    if norm == "batch":
+        return [_BATCH_NORM[dims](channels)]
+    # One group a channel is instance normalisation, by a kernel that is several times faster on CPU.
+    return [nn.GroupNorm(channels, channels)] if norm == "instance" else []
