@@ -47,13 +47,13 @@ def demo(out: Path, *, seed: int = 0) -> Path:
     announce(f"Simulating {SUBJECTS} heads, each with an MR and a CT")
     simulate(heads, subjects=SUBJECTS, seed=seed, shape=SHAPE, spacing_mm=SPACING_MM)
     announce("Preparing them as a dataset")
-    prepare(heads, dataset, Preparation(spacing_mm="native"))
+    prepare(heads, dataset, Preparation(spacing_mm="native"), layout="synthrad")
     for name in RECIPES:
         announce(f"Training {name}")
         train(load_recipe(name, [*_training(name), f"train.seed={seed}"]), dataset, out / "runs" / name, resume=True)
     for name in RECIPES:
         announce(f"Making CTs of the held-out heads with {name}, and scoring them")
-        synthesize(heads, out / "predictions" / name, out / "runs" / name, part="test")
+        synthesize(heads, out / "predictions" / name, out / "runs" / name, part="test", layout="synthrad")
         evaluate(out / "predictions" / name, heads, out / "scores" / name)
     page = out / "report.html"
     report([*(out / "scores" / name for name in RECIPES), out / "runs" / RECIPES[0]], page, title="transmodal demonstration")
