@@ -199,7 +199,8 @@ def _lead(manifest: Manifest, registered: Sequence[RegistrationNote]) -> str:
     spacing = "their own voxels" if settings.spacing_mm == "native" else f"voxels of {settings.spacing_mm:g} mm"
     text = f"{len(manifest.subjects)} subjects, {sum(subject.paired for subject in manifest.subjects)} of them pairs, on {spacing}."
     if registered:
-        text += f" The CT of {len(registered)} pairs was brought onto the MR by {describe_registration(registered)}."
+        whose = "one pair" if len(registered) == 1 else f"{len(registered)} pairs"
+        text += f" The CT of {whose} was brought onto the MR by {describe_registration(registered)}."
     if settings.bias_correction:
         text += " The bias field of the MRs was corrected (N4)."
     return text + (" All were brought into the space of a template." if settings.template is not None else "")
