@@ -210,7 +210,7 @@ def _first_line(error: Exception) -> str:
 
 def _remedy(error: Exception) -> str:
     if "decompress" in str(error) or isinstance(error, NotImplementedError):
-        return "; install a decoder (pip install python-gdcm), or decompress the files with: gdcmconv --raw"
+        return "; export it again without compression, or decompress it with: gdcmconv --raw"
     return "; copy or export it again"
 
 
