@@ -9,6 +9,7 @@ from PIL import Image
 from transmodal.core.errors import CasesFailed, FileError
 from transmodal.core.files import sha256
 from transmodal.core.jobs import Workers
+from transmodal.core.volume import Volume
 from transmodal.data.manifest import read_manifest
 from transmodal.data.splits import Split
 from transmodal.data.store import Dataset
@@ -76,6 +77,22 @@ def test_aligned_pairs_are_references_on_the_grid_of_the_mr(registered, misalign
     sheet = evaluate(tmp_path / "predictions", aligned, tmp_path / "scores")
     assert sheet.cases[0].scores["synthrad2023"].values["mae_hu"] == 0
     assert sheet.registration == "rigid registration by mutual information (elastix)"
+
+
+def test_where_the_ct_has_not_been_is_no_part_of_its_mask(misaligned, simulated_head, tmp_path):
+    """A CT without the crown, and a mask of the whole head."""
+    ct = read_scan(misaligned[0] / "a" / "ct.nii.gz", "ct")
+    write_scan(simulated_head["mr"], tmp_path / "scans" / "a" / "mr.nii.gz")
+    write_scan(simulated_head["mask"], tmp_path / "scans" / "a" / "mask.nii.gz")
+    write_scan(Volume(ct.array[:, :, :44], ct.affine, "ct"), tmp_path / "scans" / "a" / "ct.nii.gz")
+    prepare(
+        tmp_path / "scans", tmp_path / "dataset", Preparation(spacing_mm="native", registration=Registration(kind="rigid", floor=False))
+    )
+    data = Dataset(tmp_path / "dataset")
+    mr_mask, ct_mask = (data.read_all("a", f"{name}_mask") > 0 for name in ("mr", "ct"))
+    np.testing.assert_array_equal(mr_mask, simulated_head["mask"].array)
+    assert 0.5 < ct_mask.sum() / mr_mask.sum() < 0.95
+    assert (data.read_all("a", "ct")[ct_mask] < -1000).mean() < 0.01
 
 
 def test_a_pair_on_one_grid_is_left_alone_unless_asked(misaligned, tmp_path):

@@ -84,7 +84,7 @@ def prepare_subject(files: SubjectFiles, settings: Preparation) -> PreparedSubje
     grid = working_grid(space, masks[first], settings)
     prepared = {first: blank(resample(canonical(reference), grid), resample(canonical(masks[first]), grid), settings, space)}
     if "ct" in scans and first == "mr":
-        ct_mask = resample(canonical(images["mask"]), grid) if "mask" in images else bring(masks["ct"], alignment, grid)
+        ct_mask = _given_ct_mask(images["mask"], scans["ct"], alignment, grid) if "mask" in images else bring(masks["ct"], alignment, grid)
         prepared["ct"] = blank(bring(scans["ct"], alignment, grid), ct_mask, settings, space)
     labels = resample(canonical(images["labels"]), grid) if "labels" in images else None
     corrected = reference if settings.bias_correction and first == "mr" else None
@@ -101,6 +101,14 @@ def bring(volume: Volume, alignment: Alignment | None, grid: Grid) -> Volume:
 def covered(ct: Volume, transform: Transform, grid: Grid) -> Volume:
     """Where a grid lies within the field of view of a CT."""
     return warp(Volume(np.ones(ct.shape, dtype=bool), ct.affine, "mask"), transform, grid)
+
+
+def _given_ct_mask(mask: Volume, ct: Volume, alignment: Alignment | None, grid: Grid) -> Volume:
+    """A mask that was made for the MR, but for where the registered CT has not been: nothing there is air."""
+    there = resample(canonical(mask), grid)
+    if alignment is None:
+        return there
+    return there.with_array((there.array > 0) & (covered(ct, alignment.transform, grid).array > 0))
 
 
 def _shared_hull(
