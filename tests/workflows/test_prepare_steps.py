@@ -1,4 +1,5 @@
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,8 @@ from transmodal.core.volume import Volume
 from transmodal.data.manifest import read_manifest
 from transmodal.data.splits import Split
 from transmodal.data.store import Dataset
-from transmodal.imaging.preparation import Preparation, Registration, TemplateSpace
+from transmodal.imaging.grid import isotropic_grid, resample
+from transmodal.imaging.preparation import Preparation, Registration, TemplateSpace, read_template
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.methods.recipe import load_recipe
 from transmodal.methods.runs import load_method
@@ -93,6 +95,25 @@ def test_where_the_ct_has_not_been_is_no_part_of_its_mask(misaligned, simulated_
     np.testing.assert_array_equal(mr_mask, simulated_head["mask"].array)
     assert 0.5 < ct_mask.sum() / mr_mask.sum() < 0.95
     assert (data.read_all("a", "ct")[ct_mask] < -1000).mean() < 0.01
+
+
+def test_a_given_mask_may_lie_on_another_grid_and_what_is_no_longer_aligned_goes(misaligned, simulated_head, tmp_path):
+    scans = shutil.copytree(misaligned[0], tmp_path / "scans")
+    mask = simulated_head["mask"]
+    write_scan(resample(mask, isotropic_grid(mask.grid, 5.0)), scans / "a" / "mask.nii.gz")
+    asked = Preparation(spacing_mm="native", bias_correction=True, registration=Registration(kind="rigid", floor=False))
+    prepare(scans, tmp_path / "dataset", asked)
+    aligned = read_scan(tmp_path / "dataset" / "aligned" / "a" / "mask.nii.gz", "mask")
+    assert aligned.grid.matches(simulated_head["mr"].grid)
+    prepare(scans, tmp_path / "dataset", Preparation(spacing_mm="native"))
+    assert not (tmp_path / "dataset" / "aligned").exists()
+
+
+def test_another_template_of_the_same_name_is_read_anew(simulated_head, tmp_path):
+    mr = simulated_head["mr"]
+    for factor in (1, 2):
+        write_scan(mr.with_array(mr.array * np.float32(factor)), tmp_path / "t1.nii.gz")
+        assert read_template(str(tmp_path / "t1.nii.gz"), "mr").array.max() == pytest.approx(factor * mr.array.max())
 
 
 def test_a_pair_on_one_grid_is_left_alone_unless_asked(misaligned, tmp_path):

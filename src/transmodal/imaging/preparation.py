@@ -3,7 +3,6 @@
 The settings travel with the dataset into the run, so that a new scan is prepared as the training scans were.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -224,7 +223,6 @@ def copy_template(settings: Preparation, source: Path, folder: Path) -> Preparat
     return settings.model_copy(update={"template": settings.template.model_copy(update=copies)})
 
 
-@functools.lru_cache(maxsize=2)
 def read_template(path: str, modality: Literal["mr", "mask"]) -> Volume:
     """Read an image of a template, with its axes in order."""
     return canonical(read_scan(Path(path), modality))

@@ -1,6 +1,7 @@
 """From scans as they lie in folders to a dataset that training reads: aligned, resampled, masked, measured, stored, and looked at."""
 
 import functools
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from transmodal.data.manifest import Image, Manifest, RegistrationNote, Row, Ste
 from transmodal.data.store import write_image
 from transmodal.evaluation.protocols import score
 from transmodal.imaging.alignment import Alignment
+from transmodal.imaging.grid import resample
 from transmodal.imaging.layouts import Layout, SubjectFiles, find_subjects
 from transmodal.imaging.preparation import TEMPLATE_NAME, Preparation, PreparedScan, copy_template
 from transmodal.imaging.registration import warp
@@ -114,8 +116,7 @@ def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) 
     images = _images(made)
     for name, volume in images.items():
         write_image(dataset, files.id, name, volume.array)
-    if made.alignment is not None:
-        _write_aligned(made, made.alignment, dataset / ALIGNED_NAME / files.id)
+    _write_aligned(made, dataset / ALIGNED_NAME / files.id)
     with atomic_path(picture) as path:
         path.write_bytes(quality_figure(made, settings.located(dataset)))
     subject = _describe(files, hashes, made, images, _steps(made, time.monotonic() - began))
@@ -138,12 +139,15 @@ def _stored(scan: PreparedScan) -> Volume:
     return volume.with_array(np.round(volume.array).astype(np.int16)) if volume.modality == "ct" else volume
 
 
-def _write_aligned(made: PreparedSubject, alignment: Alignment, folder: Path) -> None:
-    """The pair on the MR's own grid, in SynthRAD layout; the mask is where the MR shows the head and the CT has been."""
+def _write_aligned(made: PreparedSubject, folder: Path) -> None:
+    """A registered pair on the MR's own grid, in SynthRAD layout; the mask is where the MR shows the head and the CT has been."""
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier registration left
+    if made.alignment is None:
+        return
     mr, ct = made.scans["mr"], made.scans["ct"]
-    seen = (made.masks["mr"].array > 0) & (covered(ct, alignment.transform, mr.grid).array > 0)
+    seen = (resample(made.masks["mr"], mr.grid).array > 0) & (covered(ct, made.alignment.transform, mr.grid).array > 0)
     write_scan(mr, folder / "mr.nii.gz")
-    write_scan(bring(ct, alignment, mr.grid), folder / "ct.nii.gz")
+    write_scan(bring(ct, made.alignment, mr.grid), folder / "ct.nii.gz")
     write_scan(mr.with_array(seen, "mask"), folder / "mask.nii.gz")
 
 
@@ -161,7 +165,7 @@ def _bias_range(made: PreparedSubject) -> tuple[float, float] | None:
     """The 1st and 99th percentile over the head of the factor by which the field brightened the scan."""
     if made.corrected is None:
         return None
-    head = (made.masks["mr"].array > 0) & (made.corrected.array > 0)
+    head = (resample(made.masks["mr"], made.corrected.grid).array > 0) & (made.corrected.array > 0)
     low, high = np.percentile(made.scans["mr"].array[head] / made.corrected.array[head], (1, 99))
     return float(low), float(high)
 
@@ -229,6 +233,8 @@ def _finish(dataset: Path, manifest: Manifest, failures: Sequence[str]) -> None:
     if registered:
         settings = {"registration": describe_registration(registered), "floor": mean_floor(registered)}
         write_json(dataset / ALIGNED_NAME / RECORD_NAME, make_record("prepare", inputs=inputs, settings=settings).model_dump(mode="json"))
+    else:
+        shutil.rmtree(dataset / ALIGNED_NAME, ignore_errors=True)
     pictures = {subject.id: (dataset / PICTURES_NAME / f"{subject.id}.jpg").read_bytes() for subject in manifest.subjects}
     write_text(dataset / PAGE_NAME, render(compose_quality(dataset.resolve().name, manifest, pictures, failures)))
     write_manifest(dataset, manifest)
