@@ -20,7 +20,7 @@ def setting(view, prediction=None):
         direction="mr2ct",
         preparation=Preparation(),
         intensity={"mr": ZScoreIntensity(), "ct": WindowIntensity(lower=-1024, upper=3071)},
-        target_statistics=IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16),
+        statistics=dict.fromkeys(("mr", "ct"), IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16)),
         view=view,
         prediction=prediction or Prediction(),
     )

@@ -20,7 +20,7 @@ def method_of(name, *assignments):
         direction="mr2ct",
         preparation=Preparation(),
         intensity=recipe.intensity,
-        target_statistics=statistics,
+        statistics={"mr": statistics, "ct": statistics},
         view=recipe.view,
         prediction=recipe.predict,
     )

@@ -21,7 +21,7 @@ def method(dataset, prediction=None, **changes):
         direction="mr2ct",
         preparation=Dataset(dataset).manifest.preparation,
         intensity=recipe.intensity,
-        target_statistics=IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16),
+        statistics=dict.fromkeys(("mr", "ct"), IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16)),
         view=recipe.view,
         prediction=prediction or Prediction(),
     )

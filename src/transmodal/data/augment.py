@@ -20,6 +20,8 @@ class Augmentation(Config):
         Largest rotation, in the plane of a slice or about each axis of a 3D patch.
     scale : float
         Largest relative change of size: 0.1 draws from 0.9 to 1.1.
+    translation : int
+        Largest shift along each axis of a patch, in voxels; to crop patches at random from images that were padded by as much.
     crop : float
         Largest share of the side of a slice that is cut off at random, where whole slices are seen (``view.fit``).
     gain, shift, noise : float
@@ -30,6 +32,7 @@ class Augmentation(Config):
     flip: tuple[int, ...] = ()
     rotation_deg: float = Field(default=0.0, ge=0, le=180)
     scale: float = Field(default=0.0, ge=0, lt=1)
+    translation: int = Field(default=0, ge=0)
     crop: float = Field(default=0.0, ge=0, lt=1)
     gain: float = Field(default=0.0, ge=0, lt=1)
     shift: float = Field(default=0.0, ge=0)
@@ -81,6 +84,14 @@ def draw_matrix(settings: Augmentation, axis: int | None, rng: np.random.Generat
         zoom[axis] = 1.0
     signs = [-1.0 if flipped and k in settings.flip else 1.0 for k, flipped in enumerate(rng.random(3) < 0.5)]
     return matrix * zoom * np.array(signs)
+
+
+def draw_shift(settings: Augmentation, axis: int | None, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+    """Draw how far the centre of a patch is moved, in whole voxels, but not along the axis that a slice lies across."""
+    if settings.translation == 0:
+        return np.zeros(3)
+    shift = rng.integers(-settings.translation, settings.translation, size=3, endpoint=True).astype(float)
+    return np.where(np.arange(3) == axis, 0.0, shift)
 
 
 def _rotation(axis: int, angle: float) -> Float[np.ndarray, "3 3"]:

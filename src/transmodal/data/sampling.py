@@ -14,7 +14,7 @@ from torch import Tensor
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Direction, source_of, target_of
-from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix
+from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix, draw_shift
 from transmodal.data.manifest import Subject
 from transmodal.data.squares import smallest_square
 from transmodal.data.store import Dataset
@@ -70,21 +70,26 @@ class Sampling(Config):
     Parameters
     ----------
     pairing : {"paired", "unpaired", "mixed"}
-        ``paired``: source and target of one subject at one place. ``unpaired``: of two different subjects, each at its own place.
-        ``mixed``: `unpaired_steps` steps of the one kind, then `paired_steps` of the other, in turn.
+        ``paired``: source and target of one subject at one place. ``unpaired``: of two different persons, each at its own place.
+        ``mixed``: `unpaired_steps` steps of the one kind, then `paired_steps` of the other, in turn; where the subjects allow one
+        kind only, that one.
     disjoint : bool
         Unpaired draws take their sources from one half of the subjects and their targets from the other.
+    paired_fraction : float
+        Share of the subjects with both images that are drawn as pairs. Of the others one half gives its sources alone and the other
+        its targets, as if nothing else had been scanned.
     unpaired_steps, paired_steps : int
         The rhythm of ``mixed``.
     """
 
     pairing: Literal["paired", "unpaired", "mixed"] = "paired"
     disjoint: bool = False
+    paired_fraction: float = Field(default=1.0, ge=0, le=1)
     unpaired_steps: int = Field(default=1, ge=1)
     paired_steps: int = Field(default=1, ge=1)
 
     def is_paired(self, step: int) -> bool:
-        """Whether the batch of this step holds pairs."""
+        """Whether the batch of this step holds pairs, where the subjects allow both kinds."""
         if self.pairing == "mixed":
             return step % (self.unpaired_steps + self.paired_steps) >= self.unpaired_steps
         return self.pairing == "paired"
@@ -176,46 +181,58 @@ class Sampler:
         self.intensity, self.seed, self.target_levels = intensity, seed, target_levels
         self.source, self.target = source_of(direction), target_of(direction)
         self.subjects = {name: dataset.manifest.subject(name) for name in subjects}
-        self.pairs = [name for name, subject in self.subjects.items() if subject.paired]
-        self.sources, self.targets = self._pools()
+        self.pairs, self.sources, self.targets = self._pools()
         self._require_enough()
+
+    def is_paired(self, step: int) -> bool:
+        """Whether the batch of this step holds pairs."""
+        if self.sampling.pairing == "mixed" and not (self.pairs and self.sources):
+            return bool(self.pairs)
+        return self.sampling.is_paired(step)
 
     def batch(self, step: int, size: int, first: int = 0) -> Batch:
         """The samples `first` to ``first + size - 1`` of a step, stacked."""
-        return collate([self.sample(step, first + k) for k in range(size)], self.sampling.is_paired(step))
+        return collate([self.sample(step, first + k) for k in range(size)], self.is_paired(step))
 
     def sample(self, step: int, index: int) -> Sample:
         """Sample `index` of training step `step`."""
         rng = np.random.default_rng((self.seed, step, index))
-        if self.sampling.is_paired(step):
+        if self.is_paired(step):
             subject = self.subjects[self.pairs[rng.integers(len(self.pairs))]]
             frame = self._draw_frame(subject, self.source, self._draw_axis(rng), rng)
             return self._load(subject, frame, subject, frame, rng)
         name = self.sources[rng.integers(len(self.sources))]
-        others = [other for other in self.targets if other != name]
+        others = self._strangers(name, self.targets)
         source, target = self.subjects[name], self.subjects[others[rng.integers(len(others))]]
         axis = self._draw_axis(rng)
         frames = (self._draw_frame(source, self.source, axis, rng), self._draw_frame(target, self.target, axis, rng))
         return self._load(source, frames[0], target, frames[1], rng)
 
-    def _pools(self) -> tuple[list[str], list[str]]:
+    def _pools(self) -> tuple[list[str], list[str], list[str]]:
+        """Who is drawn as a pair, whose sources are drawn by themselves, and whose targets."""
+        pairs = [name for name, subject in self.subjects.items() if subject.paired]
         sources = [name for name, subject in self.subjects.items() if self.source in subject.images]
         targets = [name for name, subject in self.subjects.items() if self.target in subject.images]
-        if not self.sampling.disjoint:
-            return sources, targets
-        order = np.random.default_rng((self.seed, len(self.pairs))).permutation(sorted(self.pairs))
-        gives_source = {str(name) for name in order[: (len(order) + 1) // 2]}
-        gives_target = set(self.pairs) - gives_source
-        return [s for s in sources if s not in gives_target], [t for t in targets if t not in gives_source]
+        order = [str(name) for name in np.random.default_rng((self.seed, len(pairs))).permutation(sorted(pairs))]
+        whole = set(order[: round(self.sampling.paired_fraction * len(order))])
+        divided = [name for name in order if self.sampling.disjoint or name not in whole]
+        gives_source = set(divided[: (len(divided) + 1) // 2])
+        gives_target = set(divided) - gives_source
+        targets = [name for name in targets if name not in gives_source]
+        sources = [name for name in sources if name not in gives_target and self._strangers(name, targets)]
+        return [name for name in pairs if name in whole], sources, targets
+
+    def _strangers(self, name: str, others: Sequence[str]) -> list[str]:
+        """Those of `others` that are not of the same person."""
+        return [other for other in others if self.subjects[other].person != self.subjects[name].person]
 
     def _require_enough(self) -> None:
-        if self.sampling.pairing != "unpaired" and not self.pairs:
+        if self.sampling.pairing == "paired" and not self.pairs:
             raise ConfigError(f"none of the {len(self.subjects)} subjects has both an MR and a CT; choose a recipe for unpaired scans")
-        alone = len(set(self.sources) | set(self.targets)) < 2
-        if self.sampling.pairing != "paired" and (not self.sources or not self.targets or alone):
+        if not self.sources and (self.sampling.pairing == "unpaired" or not self.pairs):
             raise ConfigError(
-                f"unpaired samples need an MR and a CT of different subjects; there are {len(self.sources)} sources "
-                f"and {len(self.targets)} targets of {len(self.subjects)} subjects"
+                f"unpaired samples need an MR and a CT of different subjects; of {len(self.subjects)} subjects there are "
+                f"{len(self.targets)} with a {self.target.upper()}, and none of another person with an {self.source.upper()}"
             )
 
     def _draw_axis(self, rng: np.random.Generator) -> int | None:
@@ -231,7 +248,7 @@ class Sampler:
         lengths = np.array(size)[np.argsort(order)]
         # Columns are put in the order of the patch's axes: the last one of a slice is the axis that it lies across.
         matrix = draw_matrix(self.augmentation, axis, rng)[:, order]
-        frame = Frame(size, start + (lengths - 1) / 2, matrix)
+        frame = Frame(size, start + (lengths - 1) / 2 + draw_shift(self.augmentation, axis, rng), matrix)
         return self._fit(frame, subject, name, order, rng) if self.view.fit == "square" else frame
 
     def _fit(self, frame: Frame, subject: Subject, name: str, order: list[int], rng: np.random.Generator) -> Frame:

@@ -68,8 +68,8 @@ class Setting(Config):
         Of the training scans, and so of every scan to come.
     intensity : dict
         The intensity setting of ``mr`` and of ``ct``.
-    target_statistics : IntensityStatistics
-        Of a typical training target: where a scan-dependent intensity map goes back to.
+    statistics : dict
+        Of a typical training image of ``mr`` and of ``ct``: where a scan-dependent intensity map goes back to.
     view : View
     prediction : Prediction
     """
@@ -77,7 +77,7 @@ class Setting(Config):
     direction: Direction
     preparation: Preparation
     intensity: dict[str, Intensity]
-    target_statistics: IntensityStatistics
+    statistics: dict[str, IntensityStatistics]
     view: View
     prediction: Prediction
 
@@ -94,7 +94,11 @@ class Setting(Config):
     @property
     def target_map(self) -> IntensityMap:
         """From the target's unit to network units and back."""
-        return self.intensity[self.target].fit(self.target_statistics)
+        return self.intensity[self.target].fit(self.statistics[self.target])
+
+    def towards(self, direction: Direction) -> "Setting":
+        """The same, for the other direction if need be."""
+        return self.model_copy(update={"direction": direction})
 
     @property
     def axes(self) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ class Run(Config):
         SHA-256 of the dataset's manifest.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     recipe: dict[str, Any]
     setting: Setting
     split: Split

@@ -38,7 +38,7 @@ def _networks(recipe: Recipe) -> dict[str, dict[str, int]]:
         direction=recipe.direction,
         preparation=Preparation(),
         intensity=recipe.intensity,
-        target_statistics=statistics,
+        statistics={"mr": statistics, "ct": statistics},
         view=recipe.view,
         prediction=recipe.predict,
     )

@@ -1,6 +1,7 @@
 """From a dataset and a recipe to a run."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -171,25 +172,28 @@ def _draw_split(manifest: Manifest, recipe: Recipe, training: Training) -> Split
 
 
 def _setting(recipe: Recipe, manifest: Manifest, split: Split) -> Setting:
+    statistics = {modality: _typical(manifest, split.train, modality) for modality in ("mr", "ct")}
     target = target_of(recipe.direction)
-    images = [manifest.subject(name).images.get(target) for name in split.train]
-    statistics = [image.statistics for image in images if image is not None and image.statistics is not None]
-    if not statistics:
+    if statistics[target] is None:
         raise DataError(f"none of the {len(split.train)} training subjects has a {target.upper()}, which the recipe is to make")
     return Setting(
         direction=recipe.direction,
         preparation=manifest.preparation,
         intensity=recipe.intensity,
-        target_statistics=_typical(statistics),
+        statistics={modality: found for modality, found in statistics.items() if found is not None},
         view=recipe.view,
         prediction=recipe.predict,
     )
 
 
-def _typical(statistics: list[IntensityStatistics]) -> IntensityStatistics:
-    """The mean of each number over the subjects."""
+def _typical(manifest: Manifest, subjects: Sequence[str], modality: str) -> IntensityStatistics | None:
+    """The mean of each number over the images of one modality; None where there are none."""
+    images = [manifest.subject(name).images.get(modality) for name in subjects]
+    found = [image.statistics for image in images if image is not None and image.statistics is not None]
+    if not found:
+        return None
     return IntensityStatistics(
-        mean=float(np.mean([s.mean for s in statistics])),
-        sd=float(np.mean([s.sd for s in statistics])),
-        percentiles=tuple(np.mean([s.percentiles for s in statistics], axis=0).tolist()),
+        mean=float(np.mean([s.mean for s in found])),
+        sd=float(np.mean([s.sd for s in found])),
+        percentiles=tuple(np.mean([s.percentiles for s in found], axis=0).tolist()),
     )
