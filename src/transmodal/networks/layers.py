@@ -1,4 +1,4 @@
-"""Layers in two and three dimensions, by the number of dimensions, and the block that the U-Nets are made of."""
+"""Layers in two and three dimensions, by the number of dimensions; the blocks and the first weights that networks share."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,6 +13,7 @@ TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+INITIAL_SD = 0.02
 
 
 def conv_block(dims: int, channels: Sequence[int], norm: Norm) -> nn.Sequential:
@@ -36,3 +37,17 @@ def norm_layers(dims: int, channels: int, norm: Norm) -> list[nn.Module]:
         return [_BATCH_NORM[dims](channels)]
     # One group a channel is instance normalisation, by a kernel that is several times faster on CPU.
     return [nn.GroupNorm(channels, channels)] if norm == "instance" else []
+
+
+def bare_instance_norm(channels: int) -> nn.Module:
+    """Instance normalisation to mean 0 and SD 1 with nothing learned after it, as the networks of CycleGAN have it."""
+    return nn.GroupNorm(channels, channels, affine=False)
+
+
+def initialize_normal(network: nn.Module) -> None:
+    """Draw the first weights as DCGAN and CycleGAN do: normal, of SD 0.02, around 0 for convolutions and 1 for batch norm; biases 0."""
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:  # of a convolution, or one factor a channel
+            nn.init.normal_(parameter, 0.0 if parameter.ndim > 1 else 1.0, INITIAL_SD)

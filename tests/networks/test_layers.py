@@ -1,0 +1,29 @@
+import pytest
+import torch
+from torch import nn
+
+from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
+from transmodal.networks.dual_discriminator import DualDiscriminator
+from transmodal.networks.layers import bare_instance_norm
+from transmodal.networks.patchgan import PatchGAN
+from transmodal.networks.resnet_generator import ResnetGenerator
+
+
+@pytest.mark.parametrize(
+    "network", [ResnetGenerator(blocks=1), PatchGAN(), DualDiscriminator("D5"), LatentGenerator(), LatentDiscriminator()], ids=type
+)
+def test_adversarial_networks_begin_small(network):
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
+            centre = 1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0
+            count = layer.weight.numel()
+            # Five standard errors each
+            assert layer.weight.mean().item() == pytest.approx(centre, abs=5 * 0.02 / count**0.5)
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=5 / (2 * count) ** 0.5)
+            assert layer.bias is None or not layer.bias.any()
+
+
+def test_the_bare_instance_norm_is_instance_norm_and_learns_nothing():
+    norm, features = bare_instance_norm(3), 5 + 2 * torch.randn(2, 3, 6, 7)
+    torch.testing.assert_close(norm(features), nn.functional.instance_norm(features))
+    assert not list(norm.parameters())
