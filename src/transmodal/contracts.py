@@ -18,6 +18,8 @@ from transmodal.data.store import Dataset
 # ``update(name, loss)`` takes one step of the optimiser `name` down the gradient of `loss`.
 Update = Callable[[str, Float[Tensor, ""]], None]
 Metrics = Mapping[str, Float[Tensor, ""]]
+# Titles of columns, and their images: a row for each sample of a batch, with values from 0 to 1.
+Preview = Mapping[str, Float[Tensor, "b 1 h w"]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,15 @@ class LearnedMethod(Method):
 
     @abstractmethod
     def validation_step(self, batch: Batch) -> Metrics:
-        """Scalars of one batch that was not trained on; the one called ``loss`` chooses the best weights, the less the better."""
+        """Scalars of one batch that was not trained on.
+
+        The one called ``loss`` chooses the best weights, the less the better. Without one, as of a GAN that has no pairs to be scored by,
+        the last weights are the best.
+        """
+
+    def preview(self, batch: Batch) -> Preview:
+        """Images to look at as training goes on, of a batch that was not trained on; by default none."""
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         """Tensors beyond weights and optimisers that an exact resume needs, such as image pools; by default none."""

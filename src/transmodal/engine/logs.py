@@ -1,4 +1,4 @@
-"""What training says as it goes: a progress bar, ``metrics.csv``, and TensorBoard events."""
+"""What training says as it goes: a progress bar, ``metrics.csv``, TensorBoard events, and pictures."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from transmodal.core.files import write_text
+from transmodal.engine.preview import Columns, draw, write_png
 
 METRICS_NAME = "metrics.csv"
 
@@ -63,6 +64,13 @@ class TrainingLog:
             self._bar.console.print(f"step {step}: validation {shown}", markup=False, highlight=False)
         self._shown[split] = f"{split}: {shown}"
         self._bar.update(self._task, metrics=" | ".join(self._shown.values()))
+
+    def show(self, step: int, columns: Columns) -> None:
+        """Keep a picture of the images of a step in ``previews/``."""
+        if columns:
+            picture = draw(columns)
+            write_png(self._path.parent / "previews" / f"step_{step:08d}.png", picture)
+            self._events.add_image("preview", picture, step, dataformats="HW")
 
     def flush(self) -> None:
         """Write what was recorded."""

@@ -26,6 +26,7 @@ from transmodal.core.files import write_json
 from transmodal.data.sampling import Batch, Sampler
 from transmodal.engine.checkpoint import load_latest, load_optimizer, load_weights, save_checkpoint, save_tree
 from transmodal.engine.hardware import Precision, choose_device, keep_memory, optimize_layout, use_bf16
+from transmodal.engine.health import Finding, HealthWatch
 from transmodal.engine.logs import TrainingLog
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -182,6 +183,7 @@ def _set_up(fabric: Fabric, method: LearnedMethod, settings: Training, run: Path
 def _fit(loop: _Loop, sampler: Sampler, validation: Sampler | None, log: TrainingLog, stop: "_Stop") -> None:
     settings, progress = loop.settings, loop.progress
     fixed = _validation_batches(validation, settings) if validation else []
+    watch = HealthWatch()
     for step, batch in _batches(loop, sampler):
         _step(loop, step, batch)
         progress.step = step + 1
@@ -190,11 +192,11 @@ def _fit(loop: _Loop, sampler: Sampler, validation: Sampler | None, log: Trainin
         stopping = stop.requested(loop.fabric)
         due = last or stopping or progress.step % settings.checkpoint_every == 0
         if due or progress.step % settings.log_every == 0:
-            _log(loop, log)
+            _warn_of(watch.look(_log(loop, log)))
         if fixed and (last or progress.step % settings.validate_every == 0):
             _validate(loop, fixed, log)
         progress.done = last or (settings.patience is not None and progress.stale >= settings.patience)
-        if progress.done and not fixed:
+        if (due or progress.done) and not fixed:
             _keep_weights(loop)
         if due or progress.done:
             _save(loop, log)
@@ -213,21 +215,28 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
     for network in loop.method.networks.values():
         network.train()
 
+    norms: dict[str, Tensor] = {}
+
     def update(name: str, loss: Tensor) -> None:
         optimizer, networks = loop.optimizations[name].optimizer, loop.optimizations[name].networks
+        parameters = [p for network in networks for p in loop.bare[network].parameters()]
         optimizer.zero_grad()
-        loop.fabric.backward(loss)
+        # A generator's loss goes through the discriminator, whose own gradients are not wanted; but DDP waits for those of all.
+        wanted = {} if loop.fabric.world_size > 1 else {"inputs": parameters}
+        loop.fabric.backward(loss, **wanted)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norms[f"gradient_norm_{name}"] = norm
         if loop.settings.clip_norm:
-            parameters = [p for network in networks for p in loop.bare[network].parameters()]
-            nn.utils.clip_grad_norm_(parameters, loop.settings.clip_norm)
+            nn.utils.clip_grads_with_norm_(parameters, loop.settings.clip_norm, norm)
         optimizer.step()
 
-    loop.pending.append(loop.method.training_step(batch.to(loop.fabric.device), update))
+    metrics = loop.method.training_step(batch.to(loop.fabric.device), update)
+    loop.pending.append({**metrics, **norms})
     for name, average in loop.averages.items():
         torch._foreach_lerp_(list(average.values()), list(_floats(loop.bare[name]).values()), 1 - (loop.settings.ema or 0))
 
 
-def _log(loop: _Loop, log: TrainingLog) -> None:
+def _log(loop: _Loop, log: TrainingLog) -> dict[str, float]:
     """Record the means since the last time, of each metric over the steps that had it; stop if one is not a number."""
     names = dict.fromkeys(name for metrics in loop.pending for name in metrics)
     means = {name: torch.stack([metrics[name].float() for metrics in loop.pending if name in metrics]).mean() for name in names}
@@ -240,6 +249,12 @@ def _log(loop: _Loop, log: TrainingLog) -> None:
             "or look for broken images in the dataset. The best weights so far are kept"
         )
     log.record(loop.progress.step, "train", values)
+    return values
+
+
+def _warn_of(findings: list[Finding]) -> None:
+    for finding in findings:
+        warnings.warn(finding.message, stacklevel=2)
 
 
 @torch.no_grad()
@@ -251,8 +266,12 @@ def _validate(loop: _Loop, batches: list[Batch], log: TrainingLog) -> None:
         results = [loop.method.validation_step(batch.to(loop.fabric.device)) for batch in batches]
         values = {name: float(torch.stack([r[name].float() for r in results]).mean()) for name in results[0]}
         log.record(loop.progress.step, "validation", values)
+        log.show(loop.progress.step, loop.method.preview(batches[0].to(loop.fabric.device)))
         progress = loop.progress
-        if values["loss"] < progress.best_loss:
+        if "loss" not in values:
+            progress.best_step = progress.step
+            _write_weights(loop)
+        elif values["loss"] < progress.best_loss:
             progress.best_loss, progress.best_step, progress.stale = values["loss"], progress.step, 0
             _write_weights(loop)
         else:

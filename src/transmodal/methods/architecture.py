@@ -11,9 +11,11 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.data.sampling import View
 from transmodal.engine.checkpoint import load_weights, read_state_dict
+from transmodal.imaging.intensity import Intensity
 from transmodal.networks.layers import Norm
 from transmodal.networks.light_unet import LightUNet
 from transmodal.networks.resenc import ResEncUNet
+from transmodal.networks.resnet_generator import ResnetGenerator
 from transmodal.networks.unet import UNet
 from transmodal.networks.vgg_unet import VGGUNet
 
@@ -22,9 +24,18 @@ class NetworkSettings(Config, ABC):
     """What a network is to be like."""
 
     @property
-    def grey_levels(self) -> bool:
-        """Whether the network's output lies in [0, 1], so that the target must as well."""
-        return False
+    def output(self) -> tuple[float, float] | None:
+        """Where the network's output lies, so that the target must as well; None where it may be anywhere."""
+        return None
+
+    def require_output(self, intensity: Intensity, where: str) -> None:
+        """Raise `ConfigError` unless these network units, those of the table `where`, are the network's output."""
+        if self.output is not None and getattr(intensity, "onto", None) != self.output:
+            low, high = self.output
+            raise ConfigError(
+                f"the network {getattr(self, 'kind')!r} gives values from {low:g} to {high:g}, and so must {where}: "  # noqa: B009
+                f'set its kind to "window" or "percentile" and onto = [{low:g}, {high:g}]'
+            )
 
     @abstractmethod
     def build(self, view: View) -> nn.Module:
@@ -56,14 +67,13 @@ class LightUNetSettings(NetworkSettings):
     channels: tuple[int, ...] = Field(default=(16, 32, 64, 128, 256), min_length=2)
 
     @property
-    def grey_levels(self) -> bool:
+    def output(self) -> tuple[float, float]:
         """It ends in a sigmoid."""
-        return True
+        return 0.0, 1.0
 
     def build(self, view: View) -> nn.Module:
         """The network for slices."""
-        if view.dims != 2:
-            raise ConfigError(f"method.network.kind = {self.kind!r} is for slices; view.size = {view.size} is of a volume")
+        require_slices(view, "method.network", self.kind)
         return LightUNet(view.channels, self.channels)
 
 
@@ -85,9 +95,9 @@ class VGGUNetSettings(NetworkSettings):
     encoder_weights: str | None = None
 
     @property
-    def grey_levels(self) -> bool:
+    def output(self) -> tuple[float, float]:
         """It ends in a sigmoid."""
-        return True
+        return 0.0, 1.0
 
     def build(self, view: View) -> nn.Module:
         """The network for single slices; its input is normalised as ImageNet's if it is to begin with weights from there."""
@@ -111,6 +121,24 @@ class VGGUNetSettings(NetworkSettings):
         load_weights(encoder, kept, f"method.network.encoder_weights = {self.encoder_weights}")
 
 
+class ResnetSettings(NetworkSettings):
+    """See `transmodal.networks.resnet_generator.ResnetGenerator`."""
+
+    kind: Literal["resnet"] = "resnet"
+    channels: int = Field(default=64, gt=0)
+    blocks: int = Field(default=9, gt=0)
+
+    @property
+    def output(self) -> tuple[float, float]:
+        """It ends in a hyperbolic tangent."""
+        return -1.0, 1.0
+
+    def build(self, view: View) -> nn.Module:
+        """The network for slices."""
+        require_slices(view, "method.network", self.kind)
+        return ResnetGenerator(view.channels, 1, self.channels, self.blocks)
+
+
 class ResEncSettings(NetworkSettings):
     """See `transmodal.networks.resenc.ResEncUNet`."""
 
@@ -129,6 +157,12 @@ class ResEncSettings(NetworkSettings):
         return ResEncUNet(view.dims, view.channels, 1, self.channels, self.blocks)
 
 
+def require_slices(view: View, where: str, kind: str) -> None:
+    """Raise `ConfigError` unless images are slices."""
+    if view.dims != 2:
+        raise ConfigError(f"{where}.kind = {kind!r} is for slices; view.size = {view.size} is of a volume")
+
+
 def _kind(table: Any) -> Any:
     """A table without a kind is of a U-Net."""
     return table.get("kind", "unet") if isinstance(table, dict) else getattr(table, "kind", None)
@@ -138,6 +172,7 @@ Network = Annotated[
     Annotated[UNetSettings, Tag("unet")]
     | Annotated[LightUNetSettings, Tag("light_unet")]
     | Annotated[VGGUNetSettings, Tag("vgg_unet")]
-    | Annotated[ResEncSettings, Tag("resenc")],
+    | Annotated[ResEncSettings, Tag("resenc")]
+    | Annotated[ResnetSettings, Tag("resnet")],
     Discriminator(_kind),
 ]

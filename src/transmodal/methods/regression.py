@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from transmodal.contracts import LearnedMethod, Metrics, Optimization, Update
 from transmodal.core.config import Config
-from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Volume
 from transmodal.data.sampling import Batch
 from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
@@ -63,11 +62,7 @@ class Regression(LearnedMethod):
     def __init__(self, settings: RegressionSettings, setting: Setting) -> None:
         self.settings, self.setting = settings, setting
         self.directions, self.opinions = (setting.direction,), setting.opinions
-        if settings.network.grey_levels and getattr(setting.intensity[setting.target], "onto", None) != (0.0, 1.0):
-            raise ConfigError(
-                f"method.network.kind = {settings.network.kind!r} gives values from 0 to 1, and so must intensity.{setting.target}: "
-                'set its kind to "window" and onto = [0, 1]'
-            )
+        settings.network.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
         self.networks: dict[str, nn.Module] = {"generator": settings.network.build(setting.view)}
 
     def initialize(self) -> None:
