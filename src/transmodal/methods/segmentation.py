@@ -18,7 +18,7 @@ from transmodal.contracts import LearnedMethod, Metrics, Optimization, Update
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import Product, Volume
-from transmodal.data.sampling import Batch
+from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
 from transmodal.engine.predict import Setting, place_soft, predict_prepared, prepare_source
 from transmodal.evaluation.bone import bone_threshold_hu
@@ -63,9 +63,10 @@ class Segmentation(LearnedMethod):
         self.directions, self.opinions = (setting.direction,), setting.opinions
         self.networks: dict[str, nn.Module] = {"segmentor": settings.network.build(setting.view)}
 
-    def target_levels(self, dataset: Dataset, subjects: Sequence[str]) -> dict[str, float]:
-        """The HU from which on k-means calls a voxel of each subject's CT bone."""
-        return {name: _bone_level(dataset, name) for name in subjects if dataset.manifest.subject(name).paired}
+    def learned_target(self, dataset: Dataset, subjects: Sequence[str]) -> Target:
+        """Bone: 1 from the HU on from which k-means calls a voxel of that subject's CT bone, and below 0."""
+        levels = {name: _bone_level(dataset, name) for name in subjects if dataset.manifest.subject(name).paired}
+        return Target("ct", lambda subject, hu: (hu >= levels[subject]).astype(np.float32))
 
     def optimizers(self) -> dict[str, Optimization]:
         """One over the segmentor."""

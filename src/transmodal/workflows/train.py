@@ -109,9 +109,8 @@ def _train_networks(
 
 def _sampler(recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation) -> Sampler:
     assert recipe.train is not None
-    levels = method.target_levels(data, subjects)
     choices = (recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
-    return Sampler(data, subjects, *choices, target_levels=levels)
+    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects))
 
 
 def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset) -> None:
