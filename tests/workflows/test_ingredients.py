@@ -15,6 +15,7 @@ from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
 
 SHORT = ["view.size=[32,32]", "train.steps=2", "train.batch_size=2", "train.validate_every=2", "train.validation_batches=1"]
+SMALL = ["method.network.channels=[4,4,8]", *SHORT]
 ENCODER = ["method.network.channels=[2,2,4,4,8]", "predict.axes=[2]", *SHORT]
 
 
@@ -22,9 +23,14 @@ def make_encoder(path, dataset):
     torch.save(VGGUNet((2, 2, 4, 4, 8)).features.state_dict(prefix="features."), path)
 
 
+def make_segmentor(folder, dataset):
+    train(load_recipe("tissues2d", SMALL), dataset, folder, quiet=True)
+
+
 # Recipe, settings with the place of the ingredient, and what makes one.
 BEGUN_WITH = {
     "vgg-unet-tl": ([*ENCODER, "method.network.encoder_weights={}"], make_encoder),
+    "unet2d-features": ([*SMALL, "method.loss.features.run={}"], make_segmentor),
 }
 
 
