@@ -232,7 +232,7 @@ def synthesize(
 ) -> None:
     """Make the other modality of a scan, or of every subject of a folder, on the scan's own grid.
 
-    A model that segments (recipe bone-unet2d) makes a mask of the bone instead.
+    A model that segments (recipes bone-unet2d and tissues2d) makes a mask of the bone instead.
 
     Parameters
     ----------

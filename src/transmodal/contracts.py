@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from transmodal.core.config import Config
 from transmodal.core.volume import Direction, Product, Volume
-from transmodal.data.sampling import Batch
+from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
 
 # ``update(name, loss)`` takes one step of the optimiser `name` down the gradient of `loss`.
@@ -105,8 +105,8 @@ class LearnedMethod(Method):
     def optimizers(self) -> dict[str, Optimization]:
         """New optimisers, by name, over the parameters of the networks."""
 
-    def target_levels(self, dataset: Dataset, subjects: Sequence[str]) -> dict[str, float] | None:
-        """By subject, the value from which on a voxel of the target is 1, and below 0, in batches; None where the target is the image."""
+    def learned_target(self, dataset: Dataset, subjects: Sequence[str]) -> Target | None:
+        """What the batches of these subjects hold as the target; None where that is the other modality in network units."""
         return None
 
     @abstractmethod
@@ -131,10 +131,13 @@ class LearnedMethod(Method):
         """Images to look at as training goes on, of a batch that was not trained on; by default none."""
         return {}
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors beyond weights and optimisers that an exact resume needs, such as image pools; by default none."""
+    def state(self) -> Mapping[str, Any]:
+        """What an exact resume needs beyond weights and optimisers, such as image pools; by default nothing.
+
+        Tensors and plain values, in dicts and lists as `transmodal.engine.checkpoint.save_tree` takes them.
+        """
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
         assert not state, "a method that has a state must load it"

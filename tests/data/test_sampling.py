@@ -8,19 +8,20 @@ from transmodal.core.errors import ConfigError
 from transmodal.core.files import sha256
 from transmodal.data.augment import Augmentation, draw_matrix
 from transmodal.data.manifest import Image, Manifest, Subject, read_manifest, write_manifest
-from transmodal.data.sampling import Frame, Sampler, Sampling, View, extract
+from transmodal.data.sampling import Frame, Sampler, Sampling, Target, View, extract
 from transmodal.data.store import Dataset, write_image
 from transmodal.imaging.intensity import PercentileIntensity, WindowIntensity
 from transmodal.imaging.preparation import Preparation
+from transmodal.simulation.tissues import Tissue
 
 INTENSITY = {"mr": PercentileIntensity(), "ct": WindowIntensity(lower=-1024, upper=3071)}
 
 
-def sampler(dataset, view=None, sampling=None, augmentation=None, subjects=None, direction="mr2ct", seed=0):
+def sampler(dataset, view=None, sampling=None, augmentation=None, subjects=None, direction="mr2ct", seed=0, target=None):
     data = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     names = subjects or [s.id for s in data.manifest.subjects]
     view, sampling = view or View(size=(32, 32)), sampling or Sampling()
-    return Sampler(data, names, direction, view, sampling, augmentation or Augmentation(), INTENSITY, seed)
+    return Sampler(data, names, direction, view, sampling, augmentation or Augmentation(), INTENSITY, seed, target)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +162,31 @@ def test_paired_samples_lie_in_the_head(dataset):
     assert batch.source_mask.flatten(1).any(dim=1).all()
 
 
+@pytest.mark.parametrize("view", [View(size=(48, 40)), View(size=(16, 16), fit="square"), View(size=(16, 24, 20))])
+def test_label_maps_are_learned_as_they_are_with_the_mask_of_the_source(dataset, view):
+    """The labels of the phantoms are known by the HU of the CT: a label is not interpolated, and so must be that of a voxel nearby."""
+    target = Target("labels", lambda _, labels: labels.astype(np.float32))
+    augmentation = Augmentation(flip=(0, 1), rotation_deg=10)
+    still, turned = (sampler(dataset, view, augmentation=a, direction="ct2mr", target=target).batch(0, 4) for a in (None, augmentation))
+    hu = still.source * (3071 + 1024) / 2 + (3071 - 1024) / 2
+    if view.fit == "none":
+        for value, label in {-1000: 0, 30: Tissue.GREY_MATTER, 40: Tissue.MUSCLE, 1000: Tissue.CORTICAL_BONE}.items():
+            assert torch.equal((hu - value).abs() < 1, still.target == label)
+    for batch in (still, turned):
+        assert set(batch.target.unique().tolist()) <= {0, Tissue.GREY_MATTER, Tissue.MUSCLE, Tissue.CORTICAL_BONE}
+        assert torch.equal(batch.target_mask, batch.source_mask)
+
+
 def test_what_the_subjects_do_not_allow_is_refused(dataset, tmp_path):
     with pytest.raises(ConfigError, match="different subjects"):
         sampler(dataset, sampling=Sampling(pairing="unpaired"), subjects=["head0"])
     manifest = read_manifest(dataset)
     lonely = [s.model_copy(update={"images": {k: v for k, v in s.images.items() if k.startswith("mr")}}) for s in manifest.subjects]
     write_manifest(tmp_path, Manifest(preparation=manifest.preparation, subjects=tuple(lonely)))
-    with pytest.raises(ConfigError, match="none of the 4 subjects has both"):
+    with pytest.raises(ConfigError, match="none of the 4 subjects has both mr and ct"):
         sampler(tmp_path)
+    with pytest.raises(ConfigError, match="none of the 4 subjects has both ct and labels"):
+        sampler(tmp_path, direction="ct2mr", target=Target("labels", lambda _, labels: labels))
 
 
 def test_the_manifest_knows_where_each_image_came_from(heads, dataset):

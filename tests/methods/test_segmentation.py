@@ -39,11 +39,11 @@ def test_the_target_is_the_k_means_bone_of_each_subject(dataset):
     """In the phantoms, bone is 1000 HU and nothing else is above 40."""
     data, recipe = Dataset(dataset), load_recipe("bone-unet2d", SETTINGS)
     names = [subject.id for subject in data.manifest.subjects]
-    levels = method(dataset).target_levels(data, names)
-    assert all(40 < level <= 1000 for level in levels.values())
+    target = method(dataset).learned_target(data, names)
+    assert all(target.values(name, np.array([[[40, 1000]]])).tolist() == [[[0, 1]]] for name in names)
     intensity = {**recipe.intensity, "ct": WindowIntensity(lower=-1024, upper=3071)}
     arguments = (data, names, "mr2ct", recipe.view, recipe.sampling, Augmentation(), intensity, 0)
-    bone, ct = (Sampler(*arguments, target_levels=given).batch(0, 4) for given in (levels, None))
+    bone, ct = (Sampler(*arguments, target=given).batch(0, 4) for given in (target, None))
     hu = ct.target * (3071 + 1024) / 2 + (3071 - 1024) / 2
     assert torch.equal(bone.target, (hu > 500).float())
     assert 0 < bone.target.mean() < 1

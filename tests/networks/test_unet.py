@@ -26,6 +26,19 @@ def test_the_output_has_the_size_of_the_input(dims, size, norm):
     assert network(torch.randn(2, 3, *size)).shape == (2, 2, *size)
 
 
+@pytest.mark.parametrize(("dims", "size"), [(2, (16, 24)), (3, (8, 16, 8))])
+def test_the_features_are_what_the_way_up_begins_with(dims, size):
+    network = UNet(dims, channels=(2, 4, 8))
+    image, seen = torch.randn(1, 1, *size), []
+    for block in (*network.encoder, network.bottom):
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    levels = network.encode(image)
+    assert [tuple(level.shape[1:]) for level in levels] == [(c, *(n // 2**k for n in size)) for k, c in enumerate((2, 4, 8))]
+    seen.clear()
+    network(image)
+    assert all(torch.equal(level, output) for level, output in zip(levels, seen, strict=True))
+
+
 def test_group_norm_with_one_channel_a_group_is_instance_norm():
     x = torch.randn(2, 4, 8, 8)
     block = UNet(2, channels=(4, 8), norm="instance").encoder[0]

@@ -31,6 +31,7 @@ def test_native_voxels_are_stored_as_they_are(heads, dataset):
     ct = read_scan(folder / "ct.nii.gz", "ct").array
     np.testing.assert_array_equal(data.read_all("head2", "ct"), np.where(mask, ct, -1000))
     np.testing.assert_array_equal(data.read_all("head2", "mr_mask") > 0, mask)
+    np.testing.assert_array_equal(data.read_all("head2", "labels"), read_scan(folder / "labels.nii.gz", "labels").array)
     image = data.manifest.subject("head2").images["ct"]
     assert image.statistics.mean == pytest.approx(ct[mask].mean())
     x, y, z = image.box

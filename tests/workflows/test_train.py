@@ -13,9 +13,10 @@ from transmodal.core.errors import BusyError, CheckpointError, ConfigError, Data
 from transmodal.core.files import LOCK_NAME, folder_lock
 from transmodal.data.manifest import Manifest, read_manifest, write_manifest
 from transmodal.engine.checkpoint import load_tree
+from transmodal.engine.run import read_run
 from transmodal.engine.train import WEIGHTS_NAME
 from transmodal.methods.recipe import load_recipe
-from transmodal.methods.runs import load_method, read_run
+from transmodal.methods.runs import load_method
 from transmodal.workflows.train import train
 
 TINY = [

@@ -1,6 +1,6 @@
 """From a dataset to batches. Every sample is a pure function of (seed, step, index): the same on any machine and in any order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -105,6 +105,22 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a network is to learn of a subject, where that is not the other modality in network units.
+
+    Parameters
+    ----------
+    image : str
+        The image of the subject that it is made of: ``mr``, ``ct`` or ``labels``.
+    values : callable
+        From the name of a subject and voxels of that image to what is to be learned there, as float32.
+    """
+
+    image: str
+    values: Callable[[str, Shaped[np.ndarray, " c *s"]], Float[np.ndarray, " c *s"]]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One patch of the source and one of the target, in network units, channels first, with their head masks."""
 
@@ -123,7 +139,7 @@ class Batch:
     source : Tensor, shape (b, c, *s)
         In network units; `c` is 1, or the slices of a 2.5D view.
     target : Tensor, shape (b, 1, *s)
-        In network units; or 0 and 1, where the target is a mask.
+        In network units; or 0 and 1, where the target is a mask, or numbers of classes.
     source_mask, target_mask : Tensor of bool, shape (b, 1, *s)
     paired : bool
         Whether source and target show the same place of the same subject.
@@ -156,13 +172,14 @@ class Sampler:
     intensity : dict
         The intensity setting of ``mr`` and of ``ct``.
     seed : int
-    target_levels : dict, optional
-        By subject, the value in the target's unit from which on a voxel of the target is 1, and below 0.
+    target : Target, optional
+        What is to be learned; by default the other modality in network units.
 
     Raises
     ------
     ConfigError
-        If the subjects do not allow what `sampling` asks for: no pairs, or no two subjects to draw an unpaired sample from.
+        If the subjects do not allow what `sampling` asks for: no pairs of source and target, or no two subjects to draw an unpaired
+        sample from.
     """
 
     def __init__(
@@ -175,11 +192,11 @@ class Sampler:
         augmentation: Augmentation,
         intensity: dict[str, Intensity],
         seed: int,
-        target_levels: Mapping[str, float] | None = None,
+        target: Target | None = None,
     ) -> None:
         self.dataset, self.view, self.sampling, self.augmentation = dataset, view, sampling, augmentation
-        self.intensity, self.seed, self.target_levels = intensity, seed, target_levels
-        self.source, self.target = source_of(direction), target_of(direction)
+        self.intensity, self.seed, self.learned = intensity, seed, target
+        self.source, self.target = source_of(direction), target.image if target else target_of(direction)
         self.subjects = {name: dataset.manifest.subject(name) for name in subjects}
         self.pairs, self.sources, self.targets = self._pools()
         self._require_enough()
@@ -210,7 +227,7 @@ class Sampler:
 
     def _pools(self) -> tuple[list[str], list[str], list[str]]:
         """Who is drawn as a pair, whose sources are drawn by themselves, and whose targets."""
-        pairs = [name for name, subject in self.subjects.items() if subject.paired]
+        pairs = [name for name, subject in self.subjects.items() if {self.source, self.target} <= subject.images.keys()]
         sources = [name for name, subject in self.subjects.items() if self.source in subject.images]
         targets = [name for name, subject in self.subjects.items() if self.target in subject.images]
         order = [str(name) for name in np.random.default_rng((self.seed, len(pairs))).permutation(sorted(pairs))]
@@ -228,11 +245,13 @@ class Sampler:
 
     def _require_enough(self) -> None:
         if self.sampling.pairing == "paired" and not self.pairs:
-            raise ConfigError(f"none of the {len(self.subjects)} subjects has both an MR and a CT; choose a recipe for unpaired scans")
+            raise ConfigError(
+                f"none of the {len(self.subjects)} subjects has both {self.source} and {self.target}; choose a recipe for unpaired scans"
+            )
         if not self.sources and (self.sampling.pairing == "unpaired" or not self.pairs):
             raise ConfigError(
-                f"unpaired samples need an MR and a CT of different subjects; of {len(self.subjects)} subjects there are "
-                f"{len(self.targets)} with a {self.target.upper()}, and none of another person with an {self.source.upper()}"
+                f"unpaired samples need {self.source} and {self.target} of different persons; of {len(self.subjects)} subjects, "
+                f"{len(self.targets)} may give {self.target}, and nobody else has {self.source}"
             )
 
     def _draw_axis(self, rng: np.random.Generator) -> int | None:
@@ -259,7 +278,7 @@ class Sampler:
         index = int(np.clip(frame.center[axis], 0, shape[axis] - 1))
         start, stop = [0, 0, 0], [*shape]
         start[axis], stop[axis] = index, index + 1
-        mask = self.dataset.read(subject.id, f"{name}_mask", (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])) > 0
+        mask = self.dataset.read(subject.id, self._mask_of(name), (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])) > 0
         square = smallest_square(np.squeeze(mask, axis))
         kept = 1 - self.augmentation.crop * rng.uniform()
         center = frame.center.copy()
@@ -275,14 +294,18 @@ class Sampler:
             image = self._in_network_units(subject, name, image)
             images.append(appearance.apply(image) if name == "mr" else image)
         masks = [
-            extract(self.dataset, subject, f"{name}_mask", frame, 0.0) > 0
+            extract(self.dataset, subject, self._mask_of(name), frame, 0.0) > 0
             for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame))
         ]
         return Sample(images[0], *(_middle(a, self.view) for a in (images[1], *(_channels(mask, self.view) for mask in masks))))
 
+    def _mask_of(self, name: str) -> str:
+        """The head mask of an image; a label map has that of the source, on whose grid it lies."""
+        return f"{self.source if name == 'labels' else name}_mask"
+
     def _in_network_units(self, subject: Subject, name: str, image: Shaped[np.ndarray, " c *s"]) -> Float[np.ndarray, " c *s"]:
-        if self.target_levels is not None and name == self.target:
-            return (image >= self.target_levels[subject.id]).astype(np.float32)
+        if self.learned is not None and name == self.learned.image:
+            return self.learned.values(subject.id, image)
         statistics = subject.images[name].statistics
         assert statistics is not None
         return self.intensity[name].fit(statistics).forward(image)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
-from transmodal.losses.adversarial import Adversarial
+from transmodal.losses.adversarial import Adversarial, Scores
 
 # A score this near to its target leaves no more than a twentieth of the loss's slope.
 _NEAR = 0.05
@@ -31,7 +31,7 @@ _GOOD_CYCLE, _DRIFTED_EDGES = 0.05, 0.2
 Images = Float[Tensor, "b 1 h w"]
 
 
-def discriminator_health(name: str, kind: Adversarial, real: Float[Tensor, "b *s"], synthetic: Float[Tensor, "b *s"]) -> dict[str, Tensor]:
+def discriminator_health(name: str, kind: Adversarial, real: Scores, synthetic: Scores) -> dict[str, Tensor]:
     """How well a discriminator tells real from synthetic.
 
     Parameters
@@ -176,8 +176,8 @@ def mean_rows(rows: Collection[Mapping[str, float]]) -> dict[str, float]:
 def _won(name: str, accuracy: float, saturation: float) -> Finding:
     return Finding(
         f"{name} has won",
-        f"{name} has won: it knows {accuracy:.0%} of real and synthetic images, {saturation:.0%} of its scores are final, and the generator "
-        "has nothing left to learn from it. Give it a lower learning rate or fewer iterations, or more weight to other losses",
+        f"{name} has won: it knows {accuracy:.0%} of real and synthetic images, {saturation:.0%} of its scores are final, and the "
+        "generator has nothing left to learn from it. Give it a lower learning rate or fewer iterations, or more weight to other losses",
     )
 
 
@@ -192,8 +192,8 @@ def _collapsed(name: str, diversity: float) -> Finding:
 def _drifted(name: str, cycle: float, edges: float) -> Finding:
     return Finding(
         f"{name} drifts",
-        f"{name} drifts: the cycle comes back to within {cycle:.3f}, but edges of source and synthetic image correlate by {edges:.2f} only. "
-        "The anatomy is hidden in the image, not shown; do not trust its images, however real they look",
+        f"{name} drifts: the cycle comes back to within {cycle:.3f}, but edges of source and synthetic image correlate by {edges:.2f} "
+        "only. The anatomy is hidden in the image, not shown; do not trust its images, however real they look",
     )
 
 

@@ -295,6 +295,7 @@ def _write_weights(loop: _Loop) -> None:
 
 def _save(loop: _Loop, log: TrainingLog) -> None:
     """Write all that an exact resume needs. What was logged goes first: a checkpoint never knows more than the table."""
+    states = _states(loop)
     if loop.fabric.is_global_zero:
         log.flush()
         tree: dict[str, Any] = {
@@ -302,10 +303,27 @@ def _save(loop: _Loop, log: TrainingLog) -> None:
             "networks": {name: network.state_dict() for name, network in loop.bare.items()},
             "optimizers": {name: o.optimizer.state_dict() for name, o in loop.optimizations.items()},
             "averages": loop.averages,
-            "method": loop.method.state(),
+            "methods": {str(rank): state for rank, state in enumerate(states)},
         }
         save_checkpoint(loop.run, loop.progress.step, tree)
     loop.fabric.barrier()
+
+
+def _states(loop: _Loop) -> list[Mapping[str, Any]]:
+    """The state of the method in every process: each has seen images of its own."""
+    state = loop.method.state()
+    if loop.fabric.world_size == 1:
+        return [state]
+    states: list[Any] = [None] * loop.fabric.world_size
+    torch.distributed.all_gather_object(states, _on_cpu(state))
+    return states
+
+
+def _on_cpu(tree: Any) -> Any:
+    """The same values, with every tensor where all processes can take it."""
+    if isinstance(tree, Mapping):
+        return {name: _on_cpu(node) for name, node in tree.items()}
+    return tree.cpu() if isinstance(tree, Tensor) else tree
 
 
 def _resume(loop: _Loop) -> None:
@@ -320,7 +338,8 @@ def _resume(loop: _Loop) -> None:
     for name, average in loop.averages.items():
         for key, value in tree["averages"][name].items():
             average[key].copy_(value)
-    loop.method.load_state(tree["method"])
+    states = tree["methods"]
+    loop.method.load_state(states.get(str(loop.fabric.global_rank), states["0"]))
     loop.progress = Progress(**tree["progress"])
 
 

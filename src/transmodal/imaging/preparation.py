@@ -21,8 +21,8 @@ from transmodal.imaging.registration import register
 from transmodal.imaging.scan import read_scan, write_scan
 
 TEMPLATE_NAME = "template"
-# What lies outside the head: air, and no signal.
-BACKGROUND = {"ct": -1000.0, "mr": 0.0}
+# What lies outside the head: air, no signal, and the background of label maps.
+BACKGROUND = {"ct": -1000.0, "mr": 0.0, "labels": 0.0}
 
 
 class Registration(Config):

@@ -3,5 +3,6 @@
 from transmodal.methods.baseline import Baseline
 from transmodal.methods.regression import Regression
 from transmodal.methods.segmentation import Segmentation
+from transmodal.methods.tissues import Tissues
 
-METHODS = {"baseline": Baseline, "regression": Regression, "segmentation": Segmentation}
+METHODS = {"baseline": Baseline, "regression": Regression, "segmentation": Segmentation, "tissues": Tissues}

@@ -6,9 +6,13 @@ factor on the units leaves their balance, and with Adam the training, as they ar
 
 The paper on Light_U-Net trains on whole slices with the mean absolute difference, the mean squared one, or both, of grey levels in
 [0, 1], where the factor does matter.
+
+To any of these the difference of deep features can be added, see `transmodal.methods.features`.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -21,6 +25,7 @@ from transmodal.data.sampling import Batch
 from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
 from transmodal.losses.voxel import Reading, gradient_difference, l1, l2
 from transmodal.methods.architecture import Network, UNetSettings
+from transmodal.methods.features import FeatureLoss, FeatureSettings, read_features, require_windowed_ct, restore_features
 from transmodal.methods.optimizer import Adam, Optimizer
 
 
@@ -36,6 +41,7 @@ class Loss(Config):
     gradient_difference: float = Field(default=1.0, ge=0)
     gradient_reading: Reading = "signed"
     masked: bool = False
+    features: FeatureSettings | None = None
 
 
 class RegressionSettings(Config):
@@ -63,11 +69,16 @@ class Regression(LearnedMethod):
         self.settings, self.setting = settings, setting
         self.directions, self.opinions = (setting.direction,), setting.opinions
         settings.network.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
+        if settings.loss.features:
+            require_windowed_ct(setting)
         self.networks: dict[str, nn.Module] = {"generator": settings.network.build(setting.view)}
+        self._features: FeatureLoss | None = None
 
     def initialize(self) -> None:
-        """Begin with the weights that the recipe names a file of, if it does."""
+        """Begin with the weights, and the run of a segmentor, that the recipe names, if it does."""
         self.settings.network.initialize(self.networks["generator"])
+        if self.settings.loss.features:
+            self._features = read_features(Path(self.settings.loss.features.run), self.setting)
 
     def optimizers(self) -> dict[str, Optimization]:
         """One over the generator."""
@@ -84,6 +95,15 @@ class Regression(LearnedMethod):
         """The loss, and the mean absolute error inside the head in network units."""
         prediction = self.networks["generator"](batch.source)
         return {"loss": self._loss(prediction, batch), "mae": l1(prediction, batch.target, batch.target_mask)}
+
+    def state(self) -> Mapping[str, Any]:
+        """The segmentor whose features are compared, if there is one."""
+        return {"features": self._features.state()} if self._features else {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back the segmentor, whatever the folder of its run holds by now."""
+        if self.settings.loss.features:
+            self._features = restore_features(state["features"], self.setting)
 
     def synthesize(self, scan: Volume) -> Volume:
         """The scan in the other modality, on its own grid; see `transmodal.engine.predict.synthesize`."""
@@ -103,4 +123,7 @@ class Regression(LearnedMethod):
             total = total + weights.l2 * l2(prediction, target, mask)
         if weights.gradient_difference:
             total = total + weights.gradient_difference * gradient_difference(prediction, target, weights.gradient_reading, mask)
+        if weights.features:
+            assert self._features, "training begins with initialize, or with load_state"
+            total = total + weights.features.weight * self._features(prediction, target, mask)
         return total

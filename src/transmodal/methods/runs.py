@@ -1,64 +1,16 @@
 """Runs: the folder that training writes and prediction reads. It holds everything that prediction needs."""
 
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 
 from transmodal.contracts import FittedMethod, LearnedMethod, Method
-from transmodal.core.config import Config, validate
 from transmodal.core.errors import CheckpointError, about
-from transmodal.core.files import read_json, sha256, write_json
-from transmodal.data.splits import Split
+from transmodal.core.files import sha256
 from transmodal.engine.checkpoint import load_tree, load_weights, save_tree
-from transmodal.engine.predict import Setting
+from transmodal.engine.run import RUN_NAME, read_run
 from transmodal.engine.train import WEIGHTS_NAME
-from transmodal.methods.recipe import Recipe, build_method, parse_recipe
-
-RUN_NAME = "run.json"
-
-
-class Run(Config):
-    """What a run is of: the resolved recipe, what prediction must know, and who was trained on.
-
-    Parameters
-    ----------
-    recipe : dict
-        Plain values of the recipe.
-    setting : Setting
-    split : Split
-    dataset : str
-        SHA-256 of the dataset's manifest.
-    """
-
-    version: Literal[2] = 2
-    recipe: dict[str, Any]
-    setting: Setting
-    split: Split
-    dataset: str
-
-    def parsed_recipe(self) -> Recipe:
-        """The recipe itself."""
-        return parse_recipe(self.recipe, f"{RUN_NAME}, recipe")
-
-
-def write_run(folder: Path, run: Run) -> None:
-    """Write what the run is of, whole or not at all."""
-    write_json(folder / RUN_NAME, run.model_dump(mode="json"))
-
-
-def read_run(folder: Path) -> Run:
-    """Read what a run is of.
-
-    Raises
-    ------
-    FileError
-        If the folder is not a run.
-    ConfigError
-        If it was written by another version, or has been changed.
-    """
-    path = Path(folder) / RUN_NAME
-    return validate(Run, read_json(path), str(path))
+from transmodal.methods.recipe import build_method, parse_recipe
 
 
 def save_fitted(folder: Path, method: FittedMethod) -> None:
@@ -78,7 +30,7 @@ def load_method(folder: Path, device: torch.device) -> Method:
     """
     run = read_run(folder)
     setting = run.setting.model_copy(update={"preparation": run.setting.preparation.located(Path(folder).resolve())})
-    method = build_method(run.parsed_recipe(), setting)
+    method = build_method(parse_recipe(run.recipe, f"{RUN_NAME}, recipe"), setting)
     path = Path(folder) / WEIGHTS_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder}: the run has no {WEIGHTS_NAME} yet; train it on: transmodal train ... --resume")

@@ -5,10 +5,11 @@ trained with weighted cross-entropy. The paper does not state the weight, nor wh
 the k-means bone of each true CT within its head (`transmodal.evaluation.bone`), which is also what predictions are scored against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from transmodal.contracts import LearnedMethod, Metrics, Optimization, Update
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import Product, Volume
-from transmodal.data.sampling import Batch
+from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
 from transmodal.engine.predict import Setting, place_soft, predict_prepared, prepare_source
 from transmodal.evaluation.bone import bone_threshold_hu
@@ -63,9 +64,10 @@ class Segmentation(LearnedMethod):
         self.directions, self.opinions = (setting.direction,), setting.opinions
         self.networks: dict[str, nn.Module] = {"segmentor": settings.network.build(setting.view)}
 
-    def target_levels(self, dataset: Dataset, subjects: Sequence[str]) -> dict[str, float]:
-        """The HU from which on k-means calls a voxel of each subject's CT bone."""
-        return {name: _bone_level(dataset, name) for name in subjects if dataset.manifest.subject(name).paired}
+    def learned_target(self, dataset: Dataset, subjects: Sequence[str]) -> Target:
+        """Bone: 1 from the HU on from which k-means calls a voxel of that subject's CT bone, and below 0."""
+        levels = {name: _bone_level(dataset, name) for name in subjects if dataset.manifest.subject(name).paired}
+        return Target("ct", lambda subject, hu: (hu >= levels[subject]).astype(np.float32))
 
     def optimizers(self) -> dict[str, Optimization]:
         """One over the segmentor."""
@@ -91,24 +93,46 @@ class Segmentation(LearnedMethod):
 
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
         """The same, and the standard deviation of the probability over planes and mirror images."""
-        prepared = prepare_source(scan, self.setting)
-        found = predict_prepared(_Probability(self.networks["segmentor"]), prepared, self.setting)
-        probability = place_soft(found.mean, prepared, scan, "mr").array
-        return scan.with_array(probability >= 0.5, "mask"), place_soft(found.sd, prepared, scan, "uncertainty")
+        return find_bone(self.networks["segmentor"], torch.sigmoid, scan, self.setting)
 
     def _loss(self, logits: Float[Tensor, "b 1 *s"], target: Float[Tensor, "b 1 *s"]) -> Float[Tensor, ""]:
         return binary_cross_entropy_with_logits(logits, target, pos_weight=logits.new_tensor(self.settings.bone_weight))
 
 
-class _Probability(nn.Module):
-    """A network followed by a sigmoid, so that probabilities are blended and averaged."""
+def find_bone(network: nn.Module, probability: Callable[[Tensor], Tensor], scan: Volume, setting: Setting) -> tuple[Volume, Volume]:
+    """The bone in a scan, and how far the opinions on it differ.
 
-    def __init__(self, network: nn.Module) -> None:
+    Parameters
+    ----------
+    network : Module
+    probability : callable
+        From the network's output, shape (b, d, *s), to the probability of bone, shape (b, 1, *s).
+    scan : Volume
+        Of the source modality, on any grid.
+    setting : Setting
+
+    Returns
+    -------
+    Volume
+        A mask on the scan's own grid: where the probability, averaged and brought to that grid, is at least one half.
+    Volume
+        The standard deviation of the probability over planes and mirror images.
+    """
+    prepared = prepare_source(scan, setting)
+    found = predict_prepared(_Probability(network, probability), prepared, setting)
+    likely = place_soft(found.mean, prepared, scan, setting.source).array >= 0.5
+    return scan.with_array(likely, "mask"), place_soft(found.sd, prepared, scan, "uncertainty")
+
+
+class _Probability(nn.Module):
+    """A network followed by what makes a probability of its output, so that probabilities are blended and averaged."""
+
+    def __init__(self, network: nn.Module, probability: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.network, self.stride = network, getattr(network, "stride", 1)
+        self.network, self.probability, self.stride = network, probability, getattr(network, "stride", 1)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b 1 *s"]:
-        return self.network(image).float().sigmoid()
+        return self.probability(self.network(image).float())
 
 
 def _bone_level(dataset: Dataset, subject: str) -> float:

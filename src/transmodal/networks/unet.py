@@ -64,12 +64,16 @@ class UNet(nn.Module):
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Map images to images; each spatial size must be a multiple of `stride`."""
-        skips = []
-        for block in self.encoder:
-            image = block(image)
-            skips.append(image)
-            image = self.pool(image)
-        image = self.bottom(image)
+        *skips, image = self.encode(image)
         for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             image = block(torch.cat((skip, up(image)), dim=1))
         return self.output(image)
+
+    def encode(self, image: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b e *t"]]:
+        """The features of every level on the way down, from the full resolution to the bottom."""
+        levels = []
+        for block in self.encoder:
+            image = block(image)
+            levels.append(image)
+            image = self.pool(image)
+        return [*levels, self.bottom(image)]

@@ -15,6 +15,7 @@ from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Direction, Modality, Product, Volume, source_of
 from transmodal.engine.hardware import choose_device, keep_memory
+from transmodal.engine.run import read_run
 from transmodal.imaging.dicom_files import is_dicom
 from transmodal.imaging.dicom_write import write_series
 from transmodal.imaging.layouts import Found, Layout, ScanSource, SubjectFiles, find_subjects
@@ -24,7 +25,7 @@ from transmodal.imaging.layouts.table import is_table
 from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import require_unsheared, require_writable, strip_scan_suffix, write_scan
 from transmodal.methods.ensemble import load_ensemble
-from transmodal.methods.runs import read_run, weights_hash
+from transmodal.methods.runs import weights_hash
 from transmodal.workflows.derivative import derivative_paths, describe_derivative, sidecar, uncertainty_path
 
 Part = Literal["all", "train", "validation", "test"]

@@ -21,12 +21,13 @@ from transmodal.data.splits import Split, random_split
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
 from transmodal.engine.predict import Setting
+from transmodal.engine.run import RUN_NAME, Run, read_run, write_run
 from transmodal.engine.train import Training, make_fabric
 from transmodal.engine.train import train as train_networks
 from transmodal.imaging.intensity import IntensityStatistics
 from transmodal.imaging.preparation import copy_template
 from transmodal.methods.recipe import Recipe, build_method
-from transmodal.methods.runs import RUN_NAME, Run, read_run, save_fitted, write_run
+from transmodal.methods.runs import save_fitted
 
 
 def train(
@@ -109,9 +110,8 @@ def _train_networks(
 
 def _sampler(recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation) -> Sampler:
     assert recipe.train is not None
-    levels = method.target_levels(data, subjects)
     choices = (recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
-    return Sampler(data, subjects, *choices, target_levels=levels)
+    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects))
 
 
 def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset) -> None:
