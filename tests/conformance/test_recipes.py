@@ -28,11 +28,14 @@ SMALL_VOLUME = ["view.size=[16,16,16]", "predict.patch=[16,16,16]", *SHORT]
 SMALL_SLICES = ["view.size=[32,32]", "train.patience=2", *SHORT]
 TISSUES = ["method.network.channels=[4,4,8]", "view.size=[32,32]", *SHORT]
 
+SMALL_GAN = ["method.generator.channels=4", "method.generator.blocks=1", "method.discriminator.channels=4", "view.size=[32,32]", *SHORT]
+
 # What makes each recipe small enough for a test; nothing else of it is changed.
 SCALED = {
     "baseline-constant": [],
     "baseline-threshold": [],
     "bone-unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
+    "cyclegan": [*SMALL_GAN, "intensity.mr.kind=percentile", "intensity.mr.lower=0", "intensity.mr.upper=99.5"],
     "light-unet": ["method.network.channels=[4,4,8]", *SMALL_SLICES],
     "resenc3d": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "resenc3d-quick": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],

@@ -1,0 +1,207 @@
+"""CycleGAN: both directions at once, from slices of different people.
+
+Section 3 of the paper on MR to CT from unpaired data (Wolterink et al., 2017), after Zhu et al., "Unpaired image-to-image translation
+using cycle-consistent adversarial networks", ICCV 2017. Two generators, MR to CT and CT to MR, and a discriminator for each modality:
+
+- A discriminator tells real images from synthetic ones: eqs. (1) and (2), least squares, of the latest synthetic images and of a pool of
+  past ones.
+- The generators make images that the discriminators take for real, and that the other one takes back: eq. (3), weighted by λ.
+
+``L(G) = Σ over modalities m of (D_m(synthetic_m) - 1)² + λ |cycled_m - real_m|``
+
+The paper on an FCN and CycleGAN from DICOM is this with other sizes; its names of the parameters are understood as well. A is the source
+there and B the target: ``lambda_ABA`` weighs the cycle that begins at the source.
+"""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any, Literal
+
+from jaxtyping import Float
+from pydantic import AliasChoices, ConfigDict, Field
+from torch import Tensor, nn
+
+from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
+from transmodal.core.config import Config
+from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
+from transmodal.data.sampling import Batch
+from transmodal.engine.health import ImageHealth
+from transmodal.engine.pool import ImagePool
+from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.losses.adversarial import Adversarial, generator_loss
+from transmodal.losses.voxel import l1, l2
+from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images
+from transmodal.methods.architecture import Network, ResnetSettings
+
+DIRECTIONS: tuple[Direction, Direction] = ("mr2ct", "ct2mr")
+MODALITIES: tuple[Modality, Modality] = ("mr", "ct")
+# The direction that ends at a modality, which is also the one that takes the other's synthetic images back.
+TOWARDS: dict[Modality, Direction] = {"ct": "mr2ct", "mr": "ct2mr"}
+_CYCLE_LOSSES = {"l1": l1, "l2": l2}
+
+Images = dict[Modality, Float[Tensor, "b 1 h w"]]
+
+
+class CycleGANSettings(Config):
+    """The ``[method]`` table of a CycleGAN recipe; the names after "or" are those of the paper on an FCN and CycleGAN.
+
+    Parameters
+    ----------
+    generator : Network
+        Of both directions alike.
+    discriminator : Discriminator
+        Of both modalities alike.
+    adversarial : {"least_squares", "cross_entropy", "wasserstein"}
+    gradient_penalty : float
+        Its weight, for ``wasserstein``.
+    cycle_loss : {"l1", "l2"}
+        Mean absolute or mean squared error of the cycles.
+    cycle_weight_source, cycle_weight_target : float
+        Of the cycle that begins at the source, or ``lambda_ABA``, and of the other, or ``lambda_BAB``.
+    generator_iterations, discriminator_iterations : int
+        How often each is trained on a batch.
+    pool_size : int
+        Past synthetic images of each modality; or ``synthetic_pool_size``.
+    learning_rate_generator, learning_rate_discriminator : float
+        Or ``learning_rate_G``, ``learning_rate_D``.
+    beta_1, beta_2 : float
+        Of Adam.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: Literal["cyclegan"] = "cyclegan"
+    generator: Network = ResnetSettings()
+    discriminator: Discriminator = PatchGANSettings()
+    adversarial: Adversarial = "least_squares"
+    gradient_penalty: float = Field(default=10.0, ge=0)
+    cycle_loss: Literal["l1", "l2"] = "l1"
+    cycle_weight_source: float = Field(default=10.0, ge=0, validation_alias=AliasChoices("cycle_weight_source", "lambda_ABA"))
+    cycle_weight_target: float = Field(default=10.0, ge=0, validation_alias=AliasChoices("cycle_weight_target", "lambda_BAB"))
+    generator_iterations: int = Field(default=1, gt=0)
+    discriminator_iterations: int = Field(default=1, gt=0)
+    pool_size: int = Field(default=50, ge=0, validation_alias=AliasChoices("pool_size", "synthetic_pool_size"))
+    learning_rate_generator: float = Field(default=2e-4, gt=0, validation_alias=AliasChoices("learning_rate_generator", "learning_rate_G"))
+    learning_rate_discriminator: float = Field(
+        default=2e-4, gt=0, validation_alias=AliasChoices("learning_rate_discriminator", "learning_rate_D")
+    )
+    beta_1: float = Field(default=0.5, ge=0, lt=1)
+    beta_2: float = Field(default=0.999, ge=0, lt=1)
+
+
+class CycleGAN(LearnedMethod):
+    """Two generators and two discriminators.
+
+    Parameters
+    ----------
+    settings : CycleGANSettings
+    setting : Setting
+        Its direction is that in which the source's cycle begins; both are trained, and done.
+    """
+
+    Settings = CycleGANSettings
+
+    def __init__(self, settings: CycleGANSettings, setting: Setting) -> None:
+        self.settings, self.setting, self.opinions = settings, setting, setting.opinions
+        self.directions = (setting.direction, *(direction for direction in DIRECTIONS if direction != setting.direction))
+        require_images(setting.view, 1, "method")
+        for modality in MODALITIES:
+            settings.generator.require_output(setting.intensity[modality], f"intensity.{modality}")
+        self.networks: dict[str, nn.Module] = {
+            **{f"generator_{direction}": settings.generator.build(setting.view) for direction in DIRECTIONS},
+            **{f"discriminator_{modality}": settings.discriminator.build(setting.view, 1) for modality in MODALITIES},
+        }
+        self._judges = {m: Judge(f"discriminator_{m}", settings.adversarial, settings.gradient_penalty) for m in MODALITIES}
+        self._pools = {modality: ImagePool(settings.pool_size) for modality in MODALITIES}
+        self._health = {modality: ImageHealth(f"generator_{TOWARDS[modality]}") for modality in MODALITIES}
+        weights = {setting.source: settings.cycle_weight_source, setting.target: settings.cycle_weight_target}
+        self._cycle_weights: dict[Modality, float] = {modality: weights[modality] for modality in MODALITIES}
+
+    def optimizers(self) -> dict[str, Optimization]:
+        """One over both generators, and one over each discriminator."""
+        chosen = self.settings
+        betas, generators = (chosen.beta_1, chosen.beta_2), tuple(f"generator_{direction}" for direction in DIRECTIONS)
+        parameters = chain.from_iterable(self.networks[name].parameters() for name in generators)
+        judges = {
+            judge.name: Optimization(adam(self.networks[judge.name].parameters(), chosen.learning_rate_discriminator, betas), (judge.name,))
+            for judge in self._judges.values()
+        }
+        return {"generators": Optimization(adam(parameters, chosen.learning_rate_generator, betas), generators), **judges}
+
+    def training_step(self, batch: Batch, update: Update) -> Metrics:
+        """The generators' step, and then that of each discriminator."""
+        real, metrics = self._images(batch), {}
+        for _ in range(self.settings.generator_iterations):
+            synthetic, cycled = self._translate(real)
+            loss, metrics = self._generator_loss(real, synthetic, cycled)
+            update("generators", loss)
+        for modality in MODALITIES:
+            other: Modality = "mr" if modality == "ct" else "ct"
+            metrics |= self._health[modality].measure(real[other], synthetic[modality], real[modality], cycled[other])
+        for _ in range(self.settings.discriminator_iterations):
+            for modality, judge in self._judges.items():
+                shown = self._pools[modality].exchange(synthetic[modality])
+                loss, found = judge.loss(self.networks[judge.name], real[modality], shown)
+                update(judge.name, loss)
+                metrics |= found
+        return metrics
+
+    def validation_step(self, batch: Batch) -> Metrics:
+        """The generators' losses; none of them tells which weights are the best."""
+        real = self._images(batch)
+        return self._generator_loss(real, *self._translate(real))[1]
+
+    def preview(self, batch: Batch) -> Preview:
+        """Real, synthetic and cycled images of both modalities, from the source to the target first."""
+        real = self._images(batch)
+        synthetic, cycled = self._translate(real)
+        columns: dict[str, Tensor] = {}
+        for direction in self.directions:
+            source, target = source_of(direction), target_of(direction)
+            columns |= {source.upper(): real[source], f"s{target.upper()}": synthetic[target], f"{source.upper()} again": cycled[source]}
+        return {title: (images + 1) / 2 for title, images in columns.items()}
+
+    def synthesize(self, scan: Volume) -> Volume:
+        """The scan in the other modality, whichever it is of; see `transmodal.engine.predict.synthesize`."""
+        setting = self._towards(scan)
+        return synthesize(self.networks[f"generator_{setting.direction}"], scan, setting)
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
+        setting = self._towards(scan)
+        return synthesize_with_uncertainty(self.networks[f"generator_{setting.direction}"], scan, setting)
+
+    def state(self) -> Mapping[str, Any]:
+        """The pools, and what the health is measured by."""
+        pools = {f"pool_{modality}": pool.state() for modality, pool in self._pools.items()}
+        return {**pools, "health": {name: t for health in self._health.values() for name, t in health.state().items()}}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        for modality in MODALITIES:
+            self._pools[modality].load_state(state[f"pool_{modality}"])
+            self._health[modality].load_state(state["health"])
+
+    def _images(self, batch: Batch) -> Images:
+        return {self.setting.source: batch.source, self.setting.target: batch.target}
+
+    def _translate(self, real: Images) -> tuple[Images, Images]:
+        """The synthetic image of each modality, and what the other generator makes again of it."""
+        to_ct, to_mr = (self.networks[f"generator_{direction}"] for direction in DIRECTIONS)
+        synthetic: Images = {"ct": to_ct(real["mr"]), "mr": to_mr(real["ct"])}
+        return synthetic, {"mr": to_mr(synthetic["ct"]), "ct": to_ct(synthetic["mr"])}
+
+    def _generator_loss(self, real: Images, synthetic: Images, cycled: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of both generators, and its terms."""
+        cycle_loss, terms, total = _CYCLE_LOSSES[self.settings.cycle_loss], {}, real["ct"].new_zeros(())
+        for modality in MODALITIES:
+            scores = self.networks[f"discriminator_{modality}"](synthetic[modality])
+            adversarial, cycle = generator_loss(self.settings.adversarial, scores), cycle_loss(cycled[modality], real[modality])
+            total = total + adversarial + self._cycle_weights[modality] * cycle
+            terms |= {f"adversarial_{modality}": adversarial.detach(), f"cycle_{modality}": cycle.detach()}
+        return total, {"generators": total.detach(), **terms}
+
+    def _towards(self, scan: Volume) -> Setting:
+        """The setting of the direction that begins at the scan's modality."""
+        forward, backward = self.directions
+        return self.setting.towards(backward if scan.modality == source_of(backward) else forward)
