@@ -147,9 +147,12 @@ class CycleGAN(LearnedMethod):
         return metrics
 
     def validation_step(self, batch: Batch) -> Metrics:
-        """The generators' losses; none of them tells which weights are the best."""
+        """The generators' losses, and, of pairs, the error inside the head; a training without pairs does not choose its weights by it."""
         real = self._images(batch)
-        return self._generator_loss(real, *self._translate(real))[1]
+        synthetic, cycled = self._translate(real)
+        masks: dict[Modality, Tensor] = {self.setting.source: batch.source_mask, self.setting.target: batch.target_mask}
+        errors = {f"mae_{m}": l1(synthetic[m], real[m], masks[m]) for m in MODALITIES if batch.paired}
+        return {**self._generator_loss(real, synthetic, cycled)[1], **errors}
 
     def preview(self, batch: Batch) -> Preview:
         """Real, synthetic and cycled images of both modalities, from the source to the target first."""
