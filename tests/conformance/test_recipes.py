@@ -139,10 +139,19 @@ def test_an_oblique_anisotropic_scan_comes_back_on_its_own_grid(method, scan):
     assert method.synthesize(oblique).grid.matches(oblique.grid)
 
 
-def test_the_wrong_modality_and_an_empty_scan_are_refused(method, scan):
+def test_a_method_goes_back_if_it_says_so_and_refuses_other_modalities_and_empty_scans(method, scan, heads):
     other = "ct" if scan.modality == "mr" else "mr"
+    backward = read_scan(heads / "Task1" / "brain" / "head0" / f"{other}.nii.gz", other)
+    if len(method.directions) == 2:
+        result = method.synthesize(backward)
+        assert result.modality == scan.modality
+        assert result.grid.matches(backward.grid)
+        assert np.isfinite(result.array).all()
+    else:
+        with pytest.raises(DataError):
+            method.synthesize(backward)
     with pytest.raises(DataError):
-        method.synthesize(scan.with_array(scan.array, other))
+        method.synthesize(scan.with_array(scan.array, "labels"))
     with pytest.raises(DataError):
         method.synthesize(scan.with_array(np.zeros(scan.shape, np.float32)))
 
