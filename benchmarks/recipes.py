@@ -45,6 +45,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "light-unet": ("light-unet", [*SLICES, "train.steps=2400", "train.batch_size=8"]),
     "vgg-unet": ("vgg-unet", [*SLICES, "train.steps=540", "train.batch_size=4"]),
     "vgg-unet-tl": ("vgg-unet-tl", [*SLICES, "train.steps=540", "train.batch_size=4"]),
+    "tissues2d": ("tissues2d", ["train.steps=600", "train.decay_from=300", "train.validate_every=100"]),
+    "unet2d-features": ("unet2d-features", []),
     "bone-unet2d": ("bone-unet2d", [*FEW, "train.steps=600", FASTER]),
 }
 
@@ -87,7 +89,7 @@ def prepare_row(name: str, out: Path, scans: Path) -> None:
     protocols = ("synthrad2023", "tissue", "bone") if makes_images(name) else ("bone",)
     transmodal("evaluate", out / "predictions" / name, out / "test", scores, *(a for p in protocols for a in ("--protocol", p)))
     real = out / "real" / name / "t1_head.nii.gz"
-    if not real.is_file():
+    if takes_mr(name) and not real.is_file():
         transmodal("synthesize", scans / "t1_head.nii.gz", real, "--model", run)
 
 
@@ -95,7 +97,7 @@ def table_row(name: str, out: Path, labels: Path, scans: Path) -> str:
     """A line of the table, with times measured now."""
     run, real = out / "runs" / name, out / "real" / name / "colin27.nii.gz"
     found, training = summary(out / "scores" / name), read_run(run).recipe["train"]
-    seconds, _ = transmodal("synthesize", scans / "colin27_t1.nii.gz", real, "--model", run)
+    seconds = transmodal("synthesize", scans / "colin27_t1.nii.gz", real, "--model", run)[0] if takes_mr(name) else None
     three = [("mae_hu", 1), ("psnr_db", 2), ("ssim", 3)]
     cells = [
         f"`{name}`",
@@ -104,21 +106,29 @@ def table_row(name: str, out: Path, labels: Path, scans: Path) -> str:
         f"{training['steps'] * seconds_a_step(name, out) / 60:.1f}",
         *(cell(found["synthrad2023"][metric], digits) if makes_images(name) else "–" for metric, digits in three),
         cell(found["bone"]["dice_bone"], 3),
-        f"{overlap(real, labels / 'colin27_labels.nii.gz'):.3f}",
-        f"{seconds:.1f}",
+        f"{overlap(real, labels / 'colin27_labels.nii.gz'):.3f}" if takes_mr(name) else "–",
+        f"{seconds:.1f}" if seconds else "–",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def makes_images(name: str) -> bool:
     """Whether a row makes CTs, or masks of bone."""
-    return name != "bone-unet2d"
+    return name not in ("bone-unet2d", "tissues2d")
+
+
+def takes_mr(name: str) -> bool:
+    """Whether a row can be applied to the real scans."""
+    return name != "tissues2d"
 
 
 def settings_of(name: str, out: Path) -> list[str]:
     """What is changed of a row's recipe."""
-    transfer = [f"method.network.encoder_weights={encoder_file(out)}"] if name == "vgg-unet-tl" else []
-    return [*ROWS[name][1], *transfer]
+    files = {
+        "vgg-unet-tl": lambda: [f"method.network.encoder_weights={encoder_file(out)}"],
+        "unet2d-features": lambda: [f"method.loss.features.run={out / 'runs' / 'tissues2d'}"],
+    }
+    return [*ROWS[name][1], *(files[name]() if name in files else [])]
 
 
 def seconds_a_step(name: str, out: Path) -> float:

@@ -41,8 +41,8 @@ def _at_the_end(last: Row) -> list[str]:
         )
     for name in (name.removesuffix("_diversity") for name in last if name.endswith("_diversity")):
         found.append(
-            f"The images of {name} differ from one another by {last[f'{name}_diversity']:.0%} of what real ones do; their sorted intensities "
-            f"are off by {last[f'{name}_histogram_distance']:.3f} of network units; their edges and the source's correlate by "
+            f"The images of {name} differ from one another by {last[f'{name}_diversity']:.0%} of what real ones do; their sorted "
+            f"intensities are off by {last[f'{name}_histogram_distance']:.3f} of network units; their edges and the source's correlate by "
             f"{last[f'{name}_edges']:.2f}."
         )
     return found
