@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from transmodal.contracts import LearnedMethod
-from transmodal.core.errors import DataError, Interrupted
+from transmodal.core.errors import ConfigError, DataError, Interrupted
 from transmodal.core.volume import Volume, target_of
 from transmodal.engine.checkpoint import load_tree
 from transmodal.engine.train import WEIGHTS_NAME
@@ -147,9 +147,14 @@ def test_a_method_goes_back_if_it_says_so_and_refuses_other_modalities_and_empty
         assert result.modality == scan.modality
         assert result.grid.matches(backward.grid)
         assert np.isfinite(result.array).all()
+        again = method.cycle(scan)
+        assert again.modality == scan.modality
+        assert again.grid.matches(scan.grid)
     else:
         with pytest.raises(DataError):
             method.synthesize(backward)
+        with pytest.raises(ConfigError, match="both ways"):
+            method.cycle(scan)
     with pytest.raises(DataError):
         method.synthesize(scan.with_array(scan.array, "labels"))
     with pytest.raises(DataError):

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
 from transmodal.core.config import Config
-from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
+from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of
 from transmodal.data.sampling import Batch
 from transmodal.engine.health import ImageHealth
 from transmodal.engine.pool import ImagePool
-from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.engine.predict import Setting, cycle, synthesize, synthesize_with_uncertainty
 from transmodal.losses.adversarial import Adversarial, generator_loss
 from transmodal.losses.voxel import l1, l2
 from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images
@@ -103,7 +103,7 @@ class CycleGAN(LearnedMethod):
 
     def __init__(self, settings: CycleGANSettings, setting: Setting) -> None:
         self.settings, self.setting, self.opinions = settings, setting, setting.opinions
-        self.directions = (setting.direction, *(direction for direction in DIRECTIONS if direction != setting.direction))
+        self.directions = (setting.direction, reverse(setting.direction))
         require_images(setting.view, 1, "method")
         for modality in MODALITIES:
             settings.generator.require_output(setting.intensity[modality], f"intensity.{modality}")
@@ -173,6 +173,12 @@ class CycleGAN(LearnedMethod):
         """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
         setting = self._towards(scan)
         return synthesize_with_uncertainty(self.networks[f"generator_{setting.direction}"], scan, setting)
+
+    def cycle(self, scan: Volume) -> Volume:
+        """The scan made again by the one generator from what the other makes of it; see `transmodal.engine.predict.cycle`."""
+        setting = self._towards(scan)
+        forward, backward = (self.networks[f"generator_{direction}"] for direction in (setting.direction, reverse(setting.direction)))
+        return cycle(forward, backward, scan, setting)
 
     def state(self) -> Mapping[str, Any]:
         """The pools, and what the health is measured by."""

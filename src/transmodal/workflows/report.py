@@ -13,7 +13,7 @@ from transmodal.engine.logs import METRICS_NAME, PREVIEWS_NAME, read_metrics
 from transmodal.evaluation.results import SCORES_NAME, CaseScores, ScoreSheet, read_scores
 from transmodal.imaging.grid import resample
 from transmodal.imaging.masks import head_mask
-from transmodal.imaging.scan import read_scan
+from transmodal.imaging.scan import read_scan, strip_scan_suffix
 from transmodal.reporting.curves import read_curves
 from transmodal.reporting.health import numbers
 from transmodal.reporting.html import render
@@ -104,10 +104,13 @@ def _read_images(folder: Path, sheet: ScoreSheet, case: CaseScores) -> CaseImage
     target = target_of(sheet.direction)
     reference = read_scan(folder / case.reference, target)
     source = read_scan(folder / case.source, source_of(sheet.direction)) if case.source else None
+    prediction = folder / case.prediction
+    again = prediction.with_name(f"{strip_scan_suffix(prediction.name)}_cycle.nii.gz")
     return CaseImages(
         source=_onto(source, reference.grid) if source else None,
         reference=reference,
-        prediction=_onto(read_scan(folder / case.prediction, target), reference.grid),
+        prediction=_onto(read_scan(prediction, target), reference.grid),
+        again=_onto(read_scan(again, source_of(sheet.direction)), reference.grid) if again.is_file() else None,
         mask=_onto(read_scan(folder / case.mask, "mask"), reference.grid) if case.mask else head_mask(reference),
     )
 
