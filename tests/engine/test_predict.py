@@ -225,12 +225,13 @@ def test_training_and_prediction_see_the_same_slices(dataset):
 
 def test_a_cycle_of_networks_that_change_nothing_gives_the_scan_back_in_its_own_units():
     axes = np.meshgrid(*[np.linspace(-1.3, 1.3, n) for n in (24, 28, 26)], indexing="ij")
-    head = sum(axis**2 for axis in axes) < 1
-    values = np.where(head, 700 + 50 * np.random.default_rng(0).uniform(-1, 1, head.shape), 0).astype(np.float32)
+    radius = sum(axis**2 for axis in axes)
+    values = np.where(radius < 1, 700 + 50 * axes[0], 0).astype(np.float32)
     scan = Volume(values, np.diag([6.0, 6.0, 6.0, 1.0]), "mr")
     both = {"mr": PercentileIntensity(lower=0, upper=100), "ct": WindowIntensity(lower=-1024, upper=3071)}
     again = cycle(Center(), Center(), scan, setting(View(size=(8, 8), axes=(0, 2))).model_copy(update={"intensity": both}))
     assert again.modality == "mr"
     assert again.grid.matches(scan.grid)
-    np.testing.assert_allclose(again.array[head], scan.array[head], rtol=1e-3)
+    inside = radius < 0.6  # at the edge, voxels are half background on the working grid
+    np.testing.assert_allclose(again.array[inside], scan.array[inside], rtol=1e-3)
     assert (again.array[0, 0] == 0).all()
