@@ -22,11 +22,11 @@ APART = ("--misalign-mm", "4", "--misalign-deg", "3")
 SETTINGS = [
     "view.size=[128,128]",
     "view.axes=[2]",
-    "train.steps=800",
+    "train.steps=600",
     "train.batch_size=8",
     "train.validate_every=100",
     "train.schedule=linear",
-    "train.decay_from=400",
+    "train.decay_from=300",
 ]
 LOSSES = {
     "L1": (1.0, 0.0, 0.0, "signed"),
