@@ -37,6 +37,7 @@ SCALED = {
     "bone-unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "cyclegan": [*SMALL_GAN, "intensity.mr.kind=percentile", "intensity.mr.lower=0", "intensity.mr.upper=99.5"],
     "light-unet": ["method.network.channels=[4,4,8]", *SMALL_SLICES],
+    "mrgan": [*SMALL_GAN, "view.size=[64,64]"],
     "resenc3d": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "resenc3d-quick": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "tissues2d": TISSUES,

@@ -155,6 +155,16 @@ def test_mixed_sampling_alternates(dataset):
     assert all((source == target) == sampling.is_paired(step) for step, (source, target) in enumerate(seen))
 
 
+@pytest.mark.parametrize(
+    ("subjects", "fraction", "paired"),
+    [(["head0", "head1"], 1.0, {True, False}), (["head0", "head1"], 0.0, {False}), (["head0"], 1.0, {True})],
+    ids=["both", "no pairs", "nobody else"],
+)
+def test_mixed_sampling_takes_what_there_is(dataset, subjects, fraction, paired):
+    draws = sampler(dataset, sampling=Sampling(pairing="mixed", paired_fraction=fraction), subjects=subjects)
+    assert {draws.batch(step, 1).paired for step in range(4)} == paired
+
+
 def test_paired_samples_lie_in_the_head(dataset):
     seen = watch(dataset, Sampling())
     assert all(source == target for source, target in seen)
@@ -178,7 +188,7 @@ def test_label_maps_are_learned_as_they_are_with_the_mask_of_the_source(dataset,
 
 
 def test_what_the_subjects_do_not_allow_is_refused(dataset, tmp_path):
-    with pytest.raises(ConfigError, match="different subjects"):
+    with pytest.raises(ConfigError, match="different persons"):
         sampler(dataset, sampling=Sampling(pairing="unpaired"), subjects=["head0"])
     manifest = read_manifest(dataset)
     lonely = [s.model_copy(update={"images": {k: v for k, v in s.images.items() if k.startswith("mr")}}) for s in manifest.subjects]

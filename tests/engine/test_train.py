@@ -150,6 +150,25 @@ def test_without_validation_the_last_weights_are_kept(dataset, tmp_path):
     assert torch.equal(weights(tmp_path)["b"]["weight"], method.networks["b"].state_dict()["weight"])
 
 
+class Choosy(Fake):
+    """Scores every other batch only, as pairs among strangers."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def validation_step(self, batch):
+        self.seen += 1
+        return {"value": torch.tensor(1.0)} if self.seen % 2 else {"value": torch.tensor(2.0), "loss": torch.tensor(float(self.seen))}
+
+
+def test_a_validation_loss_that_some_batches_lack_is_the_mean_of_the_others(dataset, tmp_path):
+    _, progress = run(dataset, tmp_path, Choosy, steps=4, validation_batches=5)
+    (row,) = [row for row in read_metrics(tmp_path / "metrics.csv") if row["split"] == "validation"]
+    assert (float(row["value"]), float(row["loss"])) == (pytest.approx(7 / 5), 3)
+    assert (progress.best_loss, progress.best_step) == (3, 4)
+
+
 class Worsening(Fake):
     def validation_step(self, batch):
         return {"loss": self.steps}

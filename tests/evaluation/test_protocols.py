@@ -109,6 +109,45 @@ def test_a_constant_mr_has_no_grey_levels():
     assert set(scores.values.values()) == {None}
 
 
+def test_the_protocol_of_cyclegan_takes_the_root_and_clips_nothing():
+    reference = volume(np.array([0.0, 5000.0, 10.0, -900.0]).reshape(4, 1, 1))
+    prediction = reference.with_array(reference.array + np.array([30.0, -40.0, 0.0, 777.0]).reshape(4, 1, 1))
+    inside = volume(np.array([True, True, False, False]).reshape(4, 1, 1), "mask")
+    # absolute errors of 30 and 40, squared 900 and 1600
+    assert score(reference, prediction, inside, "cyclegan").values == {
+        "mae_hu": 35.0,
+        "psnr_db": pytest.approx(20 * np.log10(4095 / np.sqrt(1250))),
+    }
+
+
+def grey_ramp():
+    """An MR of 0 to 1000, of which 5 to 995 are the grey levels from 0 to 255."""
+    ramp = volume(np.arange(1001.0).reshape(1001, 1, 1), "mr")
+    return ramp, volume(np.ones(ramp.shape, bool), "mask")
+
+
+def test_the_protocol_of_mr_gan_is_on_grey_levels_with_the_papers_psnr_beside_the_true_one():
+    ramp, everywhere = grey_ramp()
+    error = np.zeros(ramp.shape)
+    error[100:200] = 99.0  # a tenth of the range between the percentiles: 25.5 grey levels
+    found = score(ramp, ramp.with_array(ramp.array + error), everywhere, "mr-gan").values
+    mse = 25.5**2 * 100 / 1001
+    assert found["mae_grey"] == pytest.approx(25.5 * 100 / 1001)
+    assert found["psnr_db"] == pytest.approx(10 * np.log10(255**2 / mse))
+    assert found["psnr_mrgan"] == pytest.approx(10 * np.log10(255**2 / (mse / 255**2)))
+
+
+def test_the_protocol_of_mr_gan_looks_beyond_the_mask():
+    ramp, everywhere = grey_ramp()
+    wider = [np.concatenate([image.array, np.zeros((1001, 1, 1))]) for image in (ramp, everywhere)]
+    reference, mask = volume(wider[0], "mr"), volume(wider[1] > 0, "mask")
+    outside = np.zeros(reference.shape)
+    outside[-1] = 995.0  # from black to white, in one of 2002 voxels
+    found = score(reference, reference.with_array(reference.array + outside), mask, "mr-gan").values
+    assert found["mae_grey"] == pytest.approx(255 / 2002)
+    assert score(reference, reference.with_array(reference.array + outside), mask, "mr").values["mae_grey"] == 0
+
+
 def test_refusals_name_what_is_wrong():
     reference, prediction, mask = head()
     with pytest.raises(ConfigError, match=r"synthrad2024.*synthrad2023"):

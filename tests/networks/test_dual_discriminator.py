@@ -80,6 +80,7 @@ def test_both_kinds_train_the_trunk_and_each_its_own_head_and_tail(paired, train
 @pytest.mark.parametrize(("variant", "size"), SMALLEST.items())
 def test_the_smallest_image_has_one_score(variant, size):
     network = DualDiscriminator(variant, channels=1)
+    assert VARIANTS[variant].smallest == size
     assert network(torch.randn(1, 1, size, size), paired=False).shape == (1, 1, 1, 1)
     with pytest.raises((ValueError, RuntimeError)):
         network(torch.randn(1, 1, size - 1, size - 1), paired=False)

@@ -208,7 +208,7 @@ def _sorted(images: Images) -> Float[Tensor, " n"]:
     return images[..., ::step, ::step].flatten().sort().values
 
 
-def _edges(images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 y x"]:
+def _edges(images: Images) -> Float[Tensor, "b 1 y x"]:
     """The magnitude of the gradient, at half the resolution."""
     small = avg_pool2d(images, 2)
     across, down = small.diff(dim=-1)[..., :-1, :], small.diff(dim=-2)[..., :-1]

@@ -6,7 +6,7 @@ import signal
 import threading
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -238,8 +238,7 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
 
 def _log(loop: _Loop, log: TrainingLog) -> dict[str, float]:
     """Record the means since the last time, of each metric over the steps that had it; stop if one is not a number."""
-    names = dict.fromkeys(name for metrics in loop.pending for name in metrics)
-    means = {name: torch.stack([metrics[name].float() for metrics in loop.pending if name in metrics]).mean() for name in names}
+    means = _means(loop.pending)
     loop.pending.clear()
     values = {name: float(loop.fabric.all_reduce(value)) for name, value in means.items()}  # pyright: ignore[reportArgumentType]
     bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -250,6 +249,12 @@ def _log(loop: _Loop, log: TrainingLog) -> dict[str, float]:
         )
     log.record(loop.progress.step, "train", values)
     return values
+
+
+def _means(rows: Sequence[Metrics]) -> dict[str, Tensor]:
+    """The mean of each metric over the rows that have it: pairs can be scored by what strangers cannot."""
+    names = dict.fromkeys(name for metrics in rows for name in metrics)
+    return {name: torch.stack([metrics[name].float() for metrics in rows if name in metrics]).mean() for name in names}
 
 
 def _warn_of(findings: list[Finding]) -> None:
@@ -264,7 +269,7 @@ def _validate(loop: _Loop, batches: list[Batch], log: TrainingLog) -> None:
         for network in loop.method.networks.values():
             network.eval()
         results = [loop.method.validation_step(batch.to(loop.fabric.device)) for batch in batches]
-        values = {name: float(torch.stack([r[name].float() for r in results]).mean()) for name in results[0]}
+        values = {name: float(value) for name, value in _means(results).items()}
         log.record(loop.progress.step, "validation", values)
         log.show(loop.progress.step, loop.method.preview(batches[0].to(loop.fabric.device)))
         progress = loop.progress

@@ -51,8 +51,12 @@ def psnr_db(reference: Image, prediction: Image, mask: Mask, clip: tuple[float, 
     """
     low, high = clip
     error = np.clip(reference[mask], low, high).astype(np.float64) - np.clip(prediction[mask], low, high)
-    mse = _mean(np.square(error))
-    return float("inf") if mse == 0 else float(10 * np.log10((high - low) ** 2 / mse))
+    return _peak_to_noise_db(high - low, _mean(np.square(error)))
+
+
+def psnr_unclipped_db(reference: Image, prediction: Image, mask: Mask, peak: float) -> float:
+    """Peak signal-to-noise ratio inside the mask, of images as they are: 10 log10(peak² / MSE) in dB, as `psnr_db` gives it."""
+    return _peak_to_noise_db(peak, _mean(np.square(_difference(reference, prediction, mask))))
 
 
 def pearson_r(reference: Image, prediction: Image, mask: Mask) -> float:
@@ -78,6 +82,10 @@ def precision(reference: Mask, prediction: Mask) -> float:
 def recall(reference: Mask, prediction: Mask) -> float:
     """Share of the true voxels that are predicted, |A ∩ B| / |A|, in [0, 1]; NaN where nothing is true."""
     return precision(prediction, reference)
+
+
+def _peak_to_noise_db(peak: float, mse: float) -> float:
+    return float("inf") if mse == 0 else float(10 * np.log10(peak**2 / mse))
 
 
 def _difference(reference: Image, prediction: Image, mask: Mask) -> Float[np.ndarray, " n"]:

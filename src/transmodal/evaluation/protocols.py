@@ -297,12 +297,41 @@ _BONE_NOTE = ProtocolNote(
 BONE = bone_protocol()
 
 
-def _mr(reference: Image, prediction: Image, mask: Mask) -> dict[str, float]:
-    clip = (0.0, GREY_LEVELS)
+def _cyclegan(reference: Image, prediction: Image, mask: Mask) -> dict[str, float]:
+    return {
+        "mae_hu": metrics.mae(reference, prediction, mask),
+        "psnr_db": metrics.psnr_unclipped_db(reference, prediction, mask, peak=4095.0),
+    }
+
+
+# Eq. (5) of the unpaired CycleGAN paper prints 20 log10(4095 / MSE), which its own results of 32 dB do not fit; they fit the root.
+CYCLEGAN = Protocol(
+    ProtocolNote(
+        name="cyclegan",
+        title="Unpaired CycleGAN paper",
+        modality="ct",
+        mask="inside the mask",
+        clip="none; PSNR of a peak of 4095 HU",
+        metrics=(_MAE_HU, _PSNR),
+    ),
+    _cyclegan,
+)
+
+
+def _grey(reference: Image, prediction: Image, mask: Mask) -> tuple[Image, Image] | None:
+    """Both images on grey levels from 0 to 255, not clipped; None where the real MR gives no range."""
     low, high = np.percentile(reference[mask], (0.5, 99.5)) if mask.any() else (0.0, 0.0)
     if low == high:
-        return dict.fromkeys(("mae_grey", "psnr_db", "ssim", "pearson_r"), float("nan"))
+        return None
     x, y = ((image.astype(np.float64) - low) * (GREY_LEVELS / (high - low)) for image in (reference, prediction))
+    return x, y
+
+
+def _mr(reference: Image, prediction: Image, mask: Mask) -> dict[str, float]:
+    clip, grey = (0.0, GREY_LEVELS), _grey(reference, prediction, mask)
+    if grey is None:
+        return dict.fromkeys(("mae_grey", "psnr_db", "ssim", "pearson_r"), float("nan"))
+    x, y = grey
     return {
         "mae_grey": metrics.mae(x.clip(*clip), y.clip(*clip), mask),
         "psnr_db": metrics.psnr_db(x, y, mask, clip),
@@ -312,6 +341,10 @@ def _mr(reference: Image, prediction: Image, mask: Mask) -> dict[str, float]:
 
 
 _NO_RANGE = "the mask is empty or the real MR is constant in it"
+_ON_GREY_LEVELS = (
+    MetricNote(name="mae_grey", label="MAE", unit="grey levels", better="lower", undefined=_NO_RANGE),
+    MetricNote(name="psnr_db", label="PSNR", unit="dB", better="higher", undefined=_NO_RANGE),
+)
 MR = Protocol(
     ProtocolNote(
         name="mr",
@@ -320,8 +353,7 @@ MR = Protocol(
         mask="inside the mask; SSIM with 0 outside it, over its voxels at least 3 from the border",
         clip="[0, 255], the 0.5th to the 99.5th percentile of the real MR inside the mask; correlation without clipping",
         metrics=(
-            MetricNote(name="mae_grey", label="MAE", unit="grey levels", better="lower", undefined=_NO_RANGE),
-            MetricNote(name="psnr_db", label="PSNR", unit="dB", better="higher", undefined=_NO_RANGE),
+            *_ON_GREY_LEVELS,
             MetricNote(name="ssim", label="SSIM", unit="", better="higher", undefined=f"{_NO_RANGE}, or {_NEAR_BORDER}"),
             MetricNote(name="pearson_r", label="Pearson r", unit="", better="higher", undefined="an image is constant inside the mask"),
         ),
@@ -329,6 +361,34 @@ MR = Protocol(
     _mr,
 )
 
+
+def _mr_gan(reference: Image, prediction: Image, mask: Mask) -> dict[str, float]:
+    clip, grey = (0.0, GREY_LEVELS), _grey(reference, prediction, mask)
+    if grey is None:
+        return dict.fromkeys(("mae_grey", "psnr_db", "psnr_mrgan"), float("nan"))
+    (x, y), everywhere = grey, np.ones_like(mask)
+    psnr_db = metrics.psnr_db(x, y, everywhere, clip)
+    # The peak is of images in [0, 255], the squared error of the same images in [0, 1].
+    printed = psnr_db + float(20 * np.log10(GREY_LEVELS))
+    return {"mae_grey": metrics.mae(x.clip(*clip), y.clip(*clip), everywhere), "psnr_db": psnr_db, "psnr_mrgan": printed}
+
+
+# A PSNR of 65 dB beside an MAE of 19, both on 0 to 255, is impossible; see `_mr_gan` for what fits.
+MR_GAN = Protocol(
+    ProtocolNote(
+        name="mr-gan",
+        title="MR-GAN paper",
+        modality="mr",
+        mask="every voxel of the image, as the paper sums over whole slices; the mask sets the grey levels alone",
+        clip="[0, 255], the 0.5th to the 99.5th percentile of the real MR inside the mask",
+        metrics=(
+            *_ON_GREY_LEVELS,
+            MetricNote(name="psnr_mrgan", label="PSNR as printed", unit="dB", better="higher", undefined=_NO_RANGE),
+        ),
+    ),
+    _mr_gan,
+)
+
 PROTOCOLS: dict[str, Protocol] = {
-    protocol.note.name: protocol for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), BONE, MR)
+    protocol.note.name: protocol for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), BONE, CYCLEGAN, MR, MR_GAN)
 }

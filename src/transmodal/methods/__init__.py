@@ -2,8 +2,16 @@
 
 from transmodal.methods.baseline import Baseline
 from transmodal.methods.cyclegan import CycleGAN
+from transmodal.methods.mrgan import MRGAN
 from transmodal.methods.regression import Regression
 from transmodal.methods.segmentation import Segmentation
 from transmodal.methods.tissues import Tissues
 
-METHODS = {"baseline": Baseline, "cyclegan": CycleGAN, "regression": Regression, "segmentation": Segmentation, "tissues": Tissues}
+METHODS = {
+    "baseline": Baseline,
+    "cyclegan": CycleGAN,
+    "mrgan": MRGAN,
+    "regression": Regression,
+    "segmentation": Segmentation,
+    "tissues": Tissues,
+}

@@ -1,7 +1,7 @@
 """What the adversarial methods share: the tables ``[method.discriminator]``, and one discriminator's side of the game."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -78,6 +78,9 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[
     return torch.optim.Adam(parameters, learning_rate, betas)
 
 
+Images = Float[Tensor, "b c h w"]
+
+
 class Judge:
     """One discriminator's side of the game: its loss, and how it fares.
 
@@ -93,9 +96,7 @@ class Judge:
     def __init__(self, name: str, kind: Adversarial, penalty_weight: float) -> None:
         self.name, self.kind, self.penalty_weight = name, kind, penalty_weight
 
-    def loss(
-        self, network: nn.Module, real: Float[Tensor, "b c h w"], synthetic: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def loss(self, network: Callable[[Images], Scores], real: Images, synthetic: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The discriminator's loss of real images and synthetic ones, into which no gradient goes, and numbers to log."""
         of_real: Scores = network(real)
         of_synthetic: Scores = network(synthetic.detach())

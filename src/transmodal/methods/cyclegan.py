@@ -19,27 +19,21 @@ from typing import Any, Literal
 
 from jaxtyping import Float
 from pydantic import AliasChoices, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
+from transmodal.contracts import Metrics, Optimization, Update
 from transmodal.core.config import Config
-from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of
+from transmodal.core.volume import source_of, target_of
 from transmodal.data.sampling import Batch
-from transmodal.engine.health import ImageHealth
 from transmodal.engine.pool import ImagePool
-from transmodal.engine.predict import Setting, cycle, synthesize, synthesize_with_uncertainty
+from transmodal.engine.predict import Setting
 from transmodal.losses.adversarial import Adversarial, generator_loss
 from transmodal.losses.voxel import l1, l2
-from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images
+from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam
 from transmodal.methods.architecture import Network, ResnetSettings
+from transmodal.methods.two_way import DIRECTIONS, MODALITIES, Images, TwoWay
 
-DIRECTIONS: tuple[Direction, Direction] = ("mr2ct", "ct2mr")
-MODALITIES: tuple[Modality, Modality] = ("mr", "ct")
-# The direction that ends at a modality, which is also the one that takes the other's synthetic images back.
-TOWARDS: dict[Modality, Direction] = {"ct": "mr2ct", "mr": "ct2mr"}
 _CYCLE_LOSSES = {"l1": l1, "l2": l2}
-
-Images = dict[Modality, Float[Tensor, "b 1 h w"]]
 
 
 class CycleGANSettings(Config):
@@ -89,7 +83,7 @@ class CycleGANSettings(Config):
     beta_2: float = Field(default=0.999, ge=0, lt=1)
 
 
-class CycleGAN(LearnedMethod):
+class CycleGAN(TwoWay):
     """Two generators and two discriminators.
 
     Parameters
@@ -102,20 +96,12 @@ class CycleGAN(LearnedMethod):
     Settings = CycleGANSettings
 
     def __init__(self, settings: CycleGANSettings, setting: Setting) -> None:
-        self.settings, self.setting, self.opinions = settings, setting, setting.opinions
-        self.directions = (setting.direction, reverse(setting.direction))
-        require_images(setting.view, 1, "method")
-        for modality in MODALITIES:
-            settings.generator.require_output(setting.intensity[modality], f"intensity.{modality}")
-        self.networks: dict[str, nn.Module] = {
-            **{f"generator_{direction}": settings.generator.build(setting.view) for direction in DIRECTIONS},
-            **{f"discriminator_{modality}": settings.discriminator.build(setting.view, 1) for modality in MODALITIES},
-        }
+        super().__init__(settings.generator, setting)
+        self.settings = settings
+        self.networks |= {f"discriminator_{modality}": settings.discriminator.build(setting.view, 1) for modality in MODALITIES}
         self._judges = {m: Judge(f"discriminator_{m}", settings.adversarial, settings.gradient_penalty) for m in MODALITIES}
         self._pools = {modality: ImagePool(settings.pool_size) for modality in MODALITIES}
-        self._health = {modality: ImageHealth(f"generator_{TOWARDS[modality]}") for modality in MODALITIES}
-        weights = {setting.source: settings.cycle_weight_source, setting.target: settings.cycle_weight_target}
-        self._cycle_weights: dict[Modality, float] = {modality: weights[modality] for modality in MODALITIES}
+        self._cycle_weights = {setting.source: settings.cycle_weight_source, setting.target: settings.cycle_weight_target}
 
     def optimizers(self) -> dict[str, Optimization]:
         """One over both generators, and one over each discriminator."""
@@ -130,14 +116,13 @@ class CycleGAN(LearnedMethod):
 
     def training_step(self, batch: Batch, update: Update) -> Metrics:
         """The generators' step, and then that of each discriminator."""
-        real, metrics = self._images(batch), {}
+        real, synthetic, cycled, metrics = self.images(batch), {}, {}, {}
         for _ in range(self.settings.generator_iterations):
             synthetic, cycled = self._translate(real)
             loss, metrics = self._generator_loss(real, synthetic, cycled)
             update("generators", loss)
-        for modality in MODALITIES:
-            other: Modality = "mr" if modality == "ct" else "ct"
-            metrics |= self._health[modality].measure(real[other], synthetic[modality], real[modality], cycled[other])
+        for direction in DIRECTIONS:
+            metrics |= self.health.measure(direction, real, synthetic[target_of(direction)], cycled[source_of(direction)])
         for _ in range(self.settings.discriminator_iterations):
             for modality, judge in self._judges.items():
                 shown = self._pools[modality].exchange(synthetic[modality])
@@ -147,58 +132,28 @@ class CycleGAN(LearnedMethod):
         return metrics
 
     def validation_step(self, batch: Batch) -> Metrics:
-        """The generators' losses, and, of pairs, the error inside the head; a training without pairs does not choose its weights by it."""
-        real = self._images(batch)
+        """The generators' losses, and, of pairs, the errors; a training without pairs does not choose its weights by them."""
+        real = self.images(batch)
         synthetic, cycled = self._translate(real)
-        masks: dict[Modality, Tensor] = {self.setting.source: batch.source_mask, self.setting.target: batch.target_mask}
-        errors = {f"mae_{m}": l1(synthetic[m], real[m], masks[m]) for m in MODALITIES if batch.paired}
-        return {**self._generator_loss(real, synthetic, cycled)[1], **errors}
-
-    def preview(self, batch: Batch) -> Preview:
-        """Real, synthetic and cycled images of both modalities, from the source to the target first."""
-        real = self._images(batch)
-        synthetic, cycled = self._translate(real)
-        columns: dict[str, Tensor] = {}
-        for direction in self.directions:
-            source, target = source_of(direction), target_of(direction)
-            columns |= {source.upper(): real[source], f"s{target.upper()}": synthetic[target], f"{source.upper()} again": cycled[source]}
-        return {title: (images + 1) / 2 for title, images in columns.items()}
-
-    def synthesize(self, scan: Volume) -> Volume:
-        """The scan in the other modality, whichever it is of; see `transmodal.engine.predict.synthesize`."""
-        setting = self._towards(scan)
-        return synthesize(self.networks[f"generator_{setting.direction}"], scan, setting)
-
-    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
-        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
-        setting = self._towards(scan)
-        return synthesize_with_uncertainty(self.networks[f"generator_{setting.direction}"], scan, setting)
-
-    def cycle(self, scan: Volume) -> Volume:
-        """The scan made again by the one generator from what the other makes of it; see `transmodal.engine.predict.cycle`."""
-        setting = self._towards(scan)
-        forward, backward = (self.networks[f"generator_{direction}"] for direction in (setting.direction, reverse(setting.direction)))
-        return cycle(forward, backward, scan, setting)
+        return {**self._generator_loss(real, synthetic, cycled)[1], **self.errors(batch, synthetic)}
 
     def state(self) -> Mapping[str, Any]:
         """The pools, and what the health is measured by."""
-        pools = {f"pool_{modality}": pool.state() for modality, pool in self._pools.items()}
-        return {**pools, "health": {name: t for health in self._health.values() for name, t in health.state().items()}}
+        return {**{f"pool_{modality}": pool.state() for modality, pool in self._pools.items()}, "health": self.health.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
-        for modality in MODALITIES:
-            self._pools[modality].load_state(state[f"pool_{modality}"])
-            self._health[modality].load_state(state["health"])
-
-    def _images(self, batch: Batch) -> Images:
-        return {self.setting.source: batch.source, self.setting.target: batch.target}
+        for modality, pool in self._pools.items():
+            pool.load_state(state[f"pool_{modality}"])
+        self.health.load_state(state["health"])
 
     def _translate(self, real: Images) -> tuple[Images, Images]:
         """The synthetic image of each modality, and what the other generator makes again of it."""
-        to_ct, to_mr = (self.networks[f"generator_{direction}"] for direction in DIRECTIONS)
-        synthetic: Images = {"ct": to_ct(real["mr"]), "mr": to_mr(real["ct"])}
-        return synthetic, {"mr": to_mr(synthetic["ct"]), "ct": to_ct(synthetic["mr"])}
+        synthetic: Images = {}
+        cycled: Images = {}
+        for direction in DIRECTIONS:
+            synthetic[target_of(direction)], cycled[source_of(direction)] = self.translate(direction, real)
+        return synthetic, cycled
 
     def _generator_loss(self, real: Images, synthetic: Images, cycled: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of both generators, and its terms."""
@@ -209,8 +164,3 @@ class CycleGAN(LearnedMethod):
             total = total + adversarial + self._cycle_weights[modality] * cycle
             terms |= {f"adversarial_{modality}": adversarial.detach(), f"cycle_{modality}": cycle.detach()}
         return total, {"generators": total.detach(), **terms}
-
-    def _towards(self, scan: Volume) -> Setting:
-        """The setting of the direction that begins at the scan's modality."""
-        forward, backward = self.directions
-        return self.setting.towards(backward if scan.modality == source_of(backward) else forward)

@@ -31,6 +31,11 @@ class Filters(NamedTuple):
     trunk: tuple[int, ...]
     tail: tuple[int, ...]
 
+    @property
+    def smallest(self) -> int:
+        """Pixels a side of which a single score is left: the trunk halves, and every other convolution takes one pixel away."""
+        return (len(self.tail) + 2) * 2 ** len(self.trunk) + len(self.head)
+
 
 # Table II, divided by 64.
 VARIANTS: dict[Variant, Filters] = {
@@ -64,7 +69,7 @@ class DualDiscriminator(nn.Module):
     def forward(self, image: Float[Tensor, "b c h w"], paired: bool) -> Float[Tensor, "b 1 y x"]:
         """Score the patches of images of one channel or, if `paired`, of two: source, and real or synthetic target.
 
-        D1 needs images of 49 pixels or more each way; of D2 to D5 these are 66, 82, 25 and 17.
+        D1 needs images of 49 pixels or more each way; of D2 to D5 these are 66, 82, 25 and 17 (`Filters.smallest`).
         """
         kind = "paired" if paired else "unpaired"
         return self.tails[kind](self.trunk(self.heads[kind](image)))
