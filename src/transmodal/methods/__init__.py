@@ -1,9 +1,19 @@
 """The methods, a file for each published family. A new one is a file here, a line in `METHODS`, and a recipe."""
 
 from transmodal.methods.baseline import Baseline
+from transmodal.methods.cgan import CGAN
 from transmodal.methods.cyclegan import CycleGAN
+from transmodal.methods.gan import GAN
 from transmodal.methods.regression import Regression
 from transmodal.methods.segmentation import Segmentation
 from transmodal.methods.tissues import Tissues
 
-METHODS = {"baseline": Baseline, "cyclegan": CycleGAN, "regression": Regression, "segmentation": Segmentation, "tissues": Tissues}
+METHODS = {
+    "baseline": Baseline,
+    "cgan": CGAN,
+    "cyclegan": CycleGAN,
+    "gan": GAN,
+    "regression": Regression,
+    "segmentation": Segmentation,
+    "tissues": Tissues,
+}

@@ -1,4 +1,4 @@
-"""The tables ``[method.loss]`` of methods that are trained on pairs: a weighted sum of losses between a synthetic image and the true one."""
+"""The tables ``[method.loss]`` of methods trained on pairs: a weighted sum of losses between a synthetic image and the true one."""
 
 from collections.abc import Mapping
 from pathlib import Path
