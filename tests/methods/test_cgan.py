@@ -11,7 +11,7 @@ from transmodal.imaging.preparation import Preparation
 from transmodal.imaging.scan import read_scan
 from transmodal.methods.adversary import PatchGANSettings
 from transmodal.methods.architecture import ResnetSettings, UNetSettings
-from transmodal.methods.cgan import CGAN
+from transmodal.methods.cgan import CGAN, CGANSettings
 from transmodal.methods.recipe import load_recipe
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
@@ -37,7 +37,9 @@ def setting(**changes):
 
 def method(recipe):
     torch.manual_seed(0)
-    return CGAN(load_recipe(recipe, RECIPES[recipe]).method, setting())
+    settings = load_recipe(recipe, RECIPES[recipe]).method
+    assert isinstance(settings, CGANSettings)
+    return CGAN(settings, setting())
 
 
 def batch():

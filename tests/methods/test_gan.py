@@ -12,7 +12,7 @@ from transmodal.data.sampling import Batch, View
 from transmodal.engine.predict import Prediction, Setting
 from transmodal.imaging.intensity import IntensityStatistics, WindowIntensity
 from transmodal.imaging.preparation import Preparation
-from transmodal.methods.gan import GAN
+from transmodal.methods.gan import GAN, GANSettings
 from transmodal.methods.recipe import load_recipe
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
@@ -33,7 +33,9 @@ def setting(view=None, onto=(-1, 1)):
 
 def method(seed=0):
     torch.manual_seed(seed)
-    return GAN(load_recipe("gan", SMALL).method, setting())
+    settings = load_recipe("gan", SMALL).method
+    assert isinstance(settings, GANSettings)
+    return GAN(settings, setting())
 
 
 def batch():

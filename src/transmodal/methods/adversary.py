@@ -99,7 +99,7 @@ class Judge:
         self.name, self.kind, self.penalty_weight = name, kind, penalty_weight
 
     def loss(
-        self, network: nn.Module, real: Float[Tensor, "b c h w"], synthetic: Float[Tensor, "n c h w"]
+        self, network: nn.Module, real: Float[Tensor, "b c h w"], synthetic: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The discriminator's loss of real images and synthetic ones, into which no gradient goes, and numbers to log."""
         of_real: Scores = network(real)

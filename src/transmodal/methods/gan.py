@@ -118,10 +118,11 @@ class GAN(LearnedMethod):
         return {"generator": loss.detach(), **metrics, **self._health.measure(None, made, real)}
 
     def validation_step(self, batch: Batch) -> Metrics:
-        """The losses of both networks; neither tells which weights are the best."""
-        made = self._make(self._shown, batch.target)
+        """The losses of both networks, of the images of the pictures; neither tells which weights are the best."""
+        real = batch.target[: len(self._shown)]
+        made = self._make(self._shown[: len(real)], real)
         loss = generator_loss("cross_entropy", self.networks["discriminator"](made))
-        return {"generator": loss, **self._judge.loss(self.networks["discriminator"], batch.target, made)[1]}
+        return {"generator": loss, **self._judge.loss(self.networks["discriminator"], real, made)[1]}
 
     def preview(self, batch: Batch) -> Preview:
         """A grid of images of random numbers that are always the same, and, in the last column, real ones."""
