@@ -39,7 +39,7 @@ class Method(ABC):
     Settings : type
         The class of the method's own settings, which are the ``[method]`` table of its recipes.
     directions : tuple
-        What the method, as it is set up, can do.
+        What the method, as it is set up, can do; none if it turns no scan into another.
     product : {"image", "bone"}
         What it makes: the other modality, or a mask of the bone.
     opinions : int

@@ -29,20 +29,26 @@ SMALL_SLICES = ["view.size=[32,32]", "train.patience=2", *SHORT]
 TISSUES = ["method.network.channels=[4,4,8]", "view.size=[32,32]", *SHORT]
 
 SMALL_GAN = ["method.generator.channels=4", "method.generator.blocks=1", "method.discriminator.channels=4", "view.size=[32,32]", *SHORT]
+SMALL_CGAN = ["method.generator.channels=[4,4,8,8]", "method.discriminator.channels=4", "view.size=[32,32]"]
+PERCENTILE_MR = [f"intensity.mr.{text}" for text in ("kind=percentile", "lower=0", "upper=99.5")]
 
 # What makes each recipe small enough for a test; nothing else of it is changed.
 SCALED = {
     "baseline-constant": [],
     "baseline-threshold": [],
     "bone-unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
-    "cyclegan": [*SMALL_GAN, "intensity.mr.kind=percentile", "intensity.mr.lower=0", "intensity.mr.upper=99.5"],
+    "cyclegan": [*SMALL_GAN, *PERCENTILE_MR],
+    "fcn-cyclegan": SMALL_GAN,
+    "gan": ["method.generator.channels=4", "method.discriminator.channels=4", "view.size=[32,32]", *SHORT],
     "light-unet": ["method.network.channels=[4,4,8]", *SMALL_SLICES],
     "mrgan": [*SMALL_GAN, "view.size=[64,64]"],
+    "pix2pix": [*SMALL_GAN, *PERCENTILE_MR],
     "resenc3d": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "resenc3d-quick": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "tissues2d": TISSUES,
     "unet25d": [*SMALL_UNET, *SHORT],
     "unet2d-planes": [*SMALL_UNET, *SHORT],
+    "unet2d-cgan": [*SMALL_CGAN, *SHORT, "predict.patch=[32,32]"],
     "unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "unet2d-features": ["method.loss.features.run=FOLDER/segmentor", *SMALL_UNET, *SHORT],
     "unet2d-quick": [*SMALL_UNET, *SHORT],
@@ -74,7 +80,9 @@ def trained(request, dataset, ingredients, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scan(trained, heads):
+def scan(trained, method, heads):
+    if not method.directions:
+        pytest.skip("it turns no scan into another")
     source = trained[0].direction[:2]
     return read_scan(heads / "Task1" / "brain" / "head0" / f"{source}.nii.gz", source)
 
