@@ -99,8 +99,10 @@ class CycleGAN(TwoWay):
         super().__init__(settings.generator, setting)
         self.settings = settings
         self.networks |= {f"discriminator_{modality}": settings.discriminator.build(setting.view, 1) for modality in MODALITIES}
-        self._judges = {m: Judge(f"discriminator_{m}", settings.adversarial, settings.gradient_penalty) for m in MODALITIES}
-        self._pools = {modality: ImagePool(settings.pool_size) for modality in MODALITIES}
+        self._judges: dict[Modality, Judge] = {
+            m: Judge(f"discriminator_{m}", settings.adversarial, settings.gradient_penalty) for m in MODALITIES
+        }
+        self._pools: dict[Modality, ImagePool] = {modality: ImagePool(settings.pool_size) for modality in MODALITIES}
         self._cycle_weights: dict[Modality, float] = {
             setting.source: settings.cycle_weight_source,
             setting.target: settings.cycle_weight_target,
