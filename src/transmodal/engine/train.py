@@ -222,7 +222,7 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
         parameters = [p for network in networks for p in loop.bare[network].parameters()]
         optimizer.zero_grad()
         # A generator's loss goes through the discriminator, whose own gradients are not wanted; but DDP waits for those of all.
-        wanted = {} if loop.fabric.world_size > 1 else {"inputs": parameters}
+        wanted: dict[str, Any] = {} if loop.fabric.world_size > 1 else {"inputs": parameters}
         loop.fabric.backward(loss, **wanted)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norms[f"gradient_norm_{name}"] = norm

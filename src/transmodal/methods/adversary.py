@@ -94,7 +94,8 @@ class Judge:
     """
 
     def __init__(self, name: str, kind: Adversarial, penalty_weight: float) -> None:
-        self.name, self.kind, self.penalty_weight = name, kind, penalty_weight
+        self.name, self.penalty_weight = name, penalty_weight
+        self.kind: Adversarial = kind
 
     def loss(self, network: Callable[[Images], Scores], real: Images, synthetic: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The discriminator's loss of real images and synthetic ones, into which no gradient goes, and numbers to log."""

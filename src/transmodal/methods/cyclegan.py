@@ -23,7 +23,7 @@ from torch import Tensor
 
 from transmodal.contracts import Metrics, Optimization, Update
 from transmodal.core.config import Config
-from transmodal.core.volume import source_of, target_of
+from transmodal.core.volume import Modality, source_of, target_of
 from transmodal.data.sampling import Batch
 from transmodal.engine.pool import ImagePool
 from transmodal.engine.predict import Setting
@@ -99,9 +99,14 @@ class CycleGAN(TwoWay):
         super().__init__(settings.generator, setting)
         self.settings = settings
         self.networks |= {f"discriminator_{modality}": settings.discriminator.build(setting.view, 1) for modality in MODALITIES}
-        self._judges = {m: Judge(f"discriminator_{m}", settings.adversarial, settings.gradient_penalty) for m in MODALITIES}
-        self._pools = {modality: ImagePool(settings.pool_size) for modality in MODALITIES}
-        self._cycle_weights = {setting.source: settings.cycle_weight_source, setting.target: settings.cycle_weight_target}
+        self._judges: dict[Modality, Judge] = {
+            modality: Judge(f"discriminator_{modality}", settings.adversarial, settings.gradient_penalty) for modality in MODALITIES
+        }
+        self._pools: dict[Modality, ImagePool] = {modality: ImagePool(settings.pool_size) for modality in MODALITIES}
+        self._cycle_weights: dict[Modality, float] = {
+            setting.source: settings.cycle_weight_source,
+            setting.target: settings.cycle_weight_target,
+        }
 
     def optimizers(self) -> dict[str, Optimization]:
         """One over both generators, and one over each discriminator."""
