@@ -1,0 +1,121 @@
+"""Paired, unpaired and mixed adversarial training under one budget: python benchmarks/gans.py OUT [--only ROW ...] [--steps N].
+
+The comparisons of the papers on CycleGAN from unpaired slices and on MR-GAN, where the truth is known: the same generator, the same number
+of steps and the same simulated heads of 2 mm, of which each row sees what its name says as pairs. Pairs are exactly aligned, or rigidly
+apart and left so; all rows are tested on the same aligned heads, in both directions, and compared with the first row by a paired t-test
+over the heads. Everything goes through the command line; what an earlier call has finished in OUT is kept.
+"""
+
+import argparse
+from pathlib import Path
+
+from cli import cell, summary, train_once, transmodal
+from scipy.stats import ttest_rel
+
+from transmodal.core.volume import Direction
+from transmodal.evaluation.results import read_scores
+
+SIMULATED = ("--shape", "96", "112", "96", "--spacing-mm", "2")
+APART = ("--misalign-mm", "4", "--misalign-deg", "3")
+PERCENTILES = ["intensity.mr.kind=percentile", "intensity.mr.lower=0", "intensity.mr.upper=99.5"]
+WINDOW = ["intensity.ct.lower=-1024", "intensity.ct.upper=2000"]
+# The recipe of each row, whether its pairs are apart, and what is changed of it beside `scaled`.
+ROWS: dict[str, tuple[str, bool, list[str]]] = {
+    "pix2pix": ("pix2pix", False, PERCENTILES),
+    "pix2pix, pairs apart": ("pix2pix", True, PERCENTILES),
+    "CycleGAN": ("cyclegan", False, PERCENTILES),
+    "MR-GAN, 10 % paired": ("mrgan", False, ["sampling.paired_fraction=0.1"]),
+    "MR-GAN, 50 % paired": ("mrgan", False, ["sampling.paired_fraction=0.5"]),
+    "MR-GAN, 50 % paired, apart": ("mrgan", True, ["sampling.paired_fraction=0.5"]),
+}
+DIRECTIONS: tuple[Direction, Direction] = ("mr2ct", "ct2mr")
+PROTOCOLS = {"mr2ct": "cyclegan", "ct2mr": "mr-gan"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--steps", type=int, default=1500)
+    arguments = parser.parse_args()
+    out = arguments.out
+    make_data(out)
+    for name in arguments.only:
+        make_row(name, out, arguments.steps)
+    print("| training | MAE, HU | p | PSNR, dB | MR: MAE, grey levels | p | MR: PSNR, dB | psnr_mrgan, dB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in arguments.only:
+        print(table_row(name, arguments.only[0], out))
+
+
+def make_data(out: Path) -> None:
+    """20 heads to train on, aligned and apart, and 6 others to test on."""
+    transmodal("simulate", out / "test", "--subjects", "6", "--seed", "4", "--prefix", "test", *SIMULATED)
+    for pairs, misalignment in (("aligned", ()), ("apart", APART)):
+        heads = out / pairs / "heads"
+        transmodal("simulate", heads, "--subjects", "20", "--seed", "1", "--prefix", "head", *SIMULATED, *misalignment)
+        transmodal("prepare", heads, out / pairs / "dataset", "--set", "preparation.spacing_mm=2")
+
+
+def scaled(recipe: str, steps: int) -> list[str]:
+    """What is changed of every row: the same small generator and discriminators, and the same training."""
+    discriminator = "method.discriminator.channels=16"
+    return [
+        "method.generator.channels=16",
+        "method.generator.blocks=4",
+        *([discriminator, "method.discriminator.layers=2"] if recipe != "mrgan" else [discriminator, "method.discriminator.variant=D1"]),
+        "view.size=[96,112]",
+        "view.axes=[2]",
+        "augment.translation=6",
+        *WINDOW,
+        f"train.steps={steps}",
+        f"train.decay_from={steps // 2}",
+        f"train.validate_every={steps // 5}",
+        "train.batch_size=4",
+        "train.validation_batches=4",
+        "train.validation_fraction=0.1",
+    ]
+
+
+def make_row(name: str, out: Path, steps: int) -> None:
+    """Train, apply and score a row in both directions: by one training, or, of what goes one way, by two."""
+    recipe, apart, own = ROWS[name]
+    dataset = out / ("apart" if apart else "aligned") / "dataset"
+    for direction in DIRECTIONS:
+        run = out / "runs" / folder(name) / (direction if recipe == "pix2pix" else "mr2ct")
+        first = direction if recipe == "pix2pix" else "mr2ct"
+        train_once(recipe, [*scaled(recipe, steps), *own, f"direction={first}"], dataset, run)
+        predictions = out / "predictions" / folder(name) / direction
+        transmodal("synthesize", out / "test", predictions, "--direction", direction, "--model", run)
+        where = ("--direction", direction, "--protocol", PROTOCOLS[direction])
+        transmodal("evaluate", predictions, out / "test", scores_of(name, direction, out), *where)
+
+
+def table_row(name: str, first: str, out: Path) -> str:
+    cells = [name]
+    for direction, metrics in (("mr2ct", ["mae_hu", "psnr_db"]), ("ct2mr", ["mae_grey", "psnr_db", "psnr_mrgan"])):
+        found = summary(scores_of(name, direction, out))[PROTOCOLS[direction]]
+        values = [values_of(row, direction, metrics[0], out) for row in (name, first)]
+        p = "–" if name == first else f"{ttest_rel(*values).pvalue:.2g}"
+        cells += [cell(found[metrics[0]], 1), p, *(cell(found[metric], 2) for metric in metrics[1:])]
+    return f"| {' | '.join(cells)} |"
+
+
+def values_of(name: str, direction: Direction, metric: str, out: Path) -> list[float]:
+    """A metric of every test head, in the order of their names."""
+    cases = sorted(read_scores(scores_of(name, direction, out)).cases, key=lambda case: case.case)
+    values = [case.scores[PROTOCOLS[direction]].values[metric] for case in cases]
+    assert None not in values, f"{name}: {metric} is not defined for every head"
+    return values
+
+
+def scores_of(name: str, direction: Direction, out: Path) -> Path:
+    return out / "scores" / folder(name) / direction
+
+
+def folder(name: str) -> str:
+    return name.replace(" %", "").replace(",", "").replace(" ", "-")
+
+
+if __name__ == "__main__":
+    main()
