@@ -271,7 +271,9 @@ def _validate(loop: _Loop, batches: list[Batch], log: TrainingLog) -> None:
         results = [loop.method.validation_step(batch.to(loop.fabric.device)) for batch in batches]
         values = {name: float(value) for name, value in _means(results).items()}
         log.record(loop.progress.step, "validation", values)
-        log.show(loop.progress.step, loop.method.preview(batches[0].to(loop.fabric.device)))
+        columns = loop.method.preview(batches[0].to(loop.fabric.device))  # on every process, because networks talk to one another
+        if loop.fabric.is_global_zero:
+            log.show(loop.progress.step, columns)
         progress = loop.progress
         if "loss" not in values:
             progress.best_step = progress.step
