@@ -192,7 +192,7 @@ def _fit(loop: _Loop, sampler: Sampler, validation: Sampler | None, log: Trainin
         stopping = stop.requested(loop.fabric)
         due = last or stopping or progress.step % settings.checkpoint_every == 0
         if due or progress.step % settings.log_every == 0:
-            _warn_of(watch.look(_log(loop, log)))
+            _warn_of(loop, watch.look(_log(loop, log)))
         if fixed and (last or progress.step % settings.validate_every == 0):
             _validate(loop, fixed, log)
         progress.done = last or (settings.patience is not None and progress.stale >= settings.patience)
@@ -257,8 +257,9 @@ def _means(rows: Sequence[Metrics]) -> dict[str, Tensor]:
     return {name: torch.stack([metrics[name].float() for metrics in rows if name in metrics]).mean() for name in names}
 
 
-def _warn_of(findings: list[Finding]) -> None:
-    for finding in findings:
+def _warn_of(loop: _Loop, findings: list[Finding]) -> None:
+    """Tell of what is wrong, once for all processes, whose numbers are the same."""
+    for finding in findings if loop.fabric.is_global_zero else []:
         warnings.warn(finding.message, stacklevel=2)
 
 
