@@ -108,10 +108,11 @@ def _our_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
     optimizations = method.optimizers()
 
     def update(name: str, loss: Tensor) -> None:
-        optimizer = optimizations[name].optimizer
-        fabric.backward(loss)
+        optimizer, parameters = optimizations[name].optimizer, list(bare.parameters())
+        fabric.backward(loss, inputs=parameters)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if recipe.train.clip_norm:
-            nn.utils.clip_grad_norm_(bare.parameters(), recipe.train.clip_norm)
+            nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
         optimizer.step()
         optimizer.zero_grad()  # after the step, so that who waits for its turn holds no gradients
 
@@ -190,7 +191,7 @@ def _setting(recipe: Recipe) -> Setting:
         direction=recipe.direction,
         preparation=recipe.preparation or Preparation(),
         intensity=recipe.intensity,
-        target_statistics=STATISTICS,
+        statistics={"mr": STATISTICS, "ct": STATISTICS},
         view=recipe.view,
         prediction=recipe.predict,
     )

@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=BATCHES, default=list(BATCHES), metavar="ROW", help=", ".join(BATCHES))
     parser.add_argument("--part", choices=("train", "synthesize"), help="by default both")
+    parser.add_argument("--eager", action="store_true", help="leave the compiled variants out, which take minutes to compile")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="for the rounds of a row; there is always one")
     arguments = parser.parse_args()
@@ -65,7 +66,7 @@ def main() -> None:
     if arguments.part != "synthesize":
         print_head("Training: one step", TRAINING_HEAD)
         for recipe in arguments.only:
-            print_training(recipe, arguments.rounds, arguments.limit)
+            print_training(recipe, EAGER if arguments.eager else EAGER + COMPILED, arguments.rounds, arguments.limit)
     if arguments.part != "train":
         print_head(f"Synthesis: {'×'.join(map(str, HEAD_SHAPE))} voxels", SYNTHESIS_HEAD)
         for recipe in arguments.only:
@@ -87,8 +88,8 @@ def print_head(title: str, own_head: Sequence[str]) -> None:
     print(f"\n{title}\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
 
 
-def print_training(recipe: str, rounds: int, limit: float) -> None:
-    contenders = [Contender(recipe, "transmodal", variant) for variant in EAGER + COMPILED]
+def print_training(recipe: str, variants: Sequence[Variant], rounds: int, limit: float) -> None:
+    contenders = [Contender(recipe, "transmodal", variant) for variant in variants]
     if recipe in PEER_FEATURES:
         contenders.extend(Contender(recipe, "MONAI", variant) for variant in EAGER)
 
