@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -65,6 +66,20 @@ def test_columns_and_their_meaning():
     assert all((plane == -20).all() for plane in columns[3].planes)
     assert [column.unit for column in columns] == ["arbitrary units", "HU", "HU", "HU"]
     assert cut_slices(head(source=False)).columns[0].title == "CT"
+
+
+def test_a_source_that_was_made_again_comes_with_its_error():
+    images = head()
+    again = replace(images, again=images.source.with_array(images.source.array + 7))
+    columns = cut_slices(again).columns
+    assert [column.title for column in columns[4:]] == ["MR made again", "Error of the cycle (MR)"]
+    assert all((plane == 7).all() for plane in columns[5].planes)
+    assert [column.error for column in columns] == [False, False, False, True, False, True]
+    assert columns[4].limits == columns[0].limits
+    without_source = replace(again, source=None)
+    assert len(cut_slices(without_source).columns) == 3
+    wider = [Image.open(io.BytesIO(slice_figure(cut_slices(case), 100))).width for case in (images, again)]
+    assert wider[1] > 1.3 * wider[0]
 
 
 def test_one_round_scale_for_all():
