@@ -229,6 +229,7 @@ def synthesize(
     series: str | None = None,
     force_geometry: Flag = False,
     uncertainty: Flag = False,
+    cycle: Flag = False,
 ) -> None:
     """Make the other modality of a scan, or of every subject of a folder, on the scan's own grid.
 
@@ -258,10 +259,12 @@ def synthesize(
         Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
     uncertainty
         Also write sct_uncertainty.nii.gz: the standard deviation in HU over the runs, or over the planes and mirror images of one run.
+    cycle
+        Also write sct_cycle.nii.gz: the scan made again from the result, by a model that goes both ways.
     """
     from transmodal.workflows.synthesize import synthesize as run
 
-    choices = {"series": series, "force_geometry": force_geometry, "uncertainty": uncertainty}
+    choices = {"series": series, "force_geometry": force_geometry, "uncertainty": uncertainty, "cycle": cycle}
     written = run(scan, output, model, direction=direction, layout=layout, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
 

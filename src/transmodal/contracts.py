@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transmodal.core.config import Config
+from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Direction, Product, Volume
 from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
@@ -38,7 +39,7 @@ class Method(ABC):
     Settings : type
         The class of the method's own settings, which are the ``[method]`` table of its recipes.
     directions : tuple
-        What the method, as it is set up, can do.
+        What the method, as it is set up, can do; none if it turns no scan into another.
     product : {"image", "bone"}
         What it makes: the other modality, or a mask of the bone.
     opinions : int
@@ -65,6 +66,10 @@ class Method(ABC):
         assert self.opinions == 1, "a method of several opinions must tell how far they differ"
         result = self.synthesize(scan)
         return result, result.with_array(np.zeros(result.shape, dtype=np.float32), "uncertainty")
+
+    def cycle(self, scan: Volume) -> Volume:
+        """The scan made again from what the method makes of it, in the scan's own units; of methods that go both ways."""
+        raise ConfigError("the model does not go both ways, so it cannot make the scan again from its result; leave --cycle out")
 
 
 class FittedMethod(Method):

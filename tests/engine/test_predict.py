@@ -5,11 +5,19 @@ from torch import nn
 
 from transmodal.core.config import validate
 from transmodal.core.errors import ConfigError, OutOfMemory
+from transmodal.core.volume import Volume
 from transmodal.data.augment import Augmentation
 from transmodal.data.sampling import Sampler, Sampling, View
 from transmodal.data.store import Dataset
-from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, predict
-from transmodal.imaging.intensity import IntensityMap, IntensityStatistics, SliceIntensity, WindowIntensity, ZScoreIntensity
+from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, cycle, predict
+from transmodal.imaging.intensity import (
+    IntensityMap,
+    IntensityStatistics,
+    PercentileIntensity,
+    SliceIntensity,
+    WindowIntensity,
+    ZScoreIntensity,
+)
 from transmodal.imaging.preparation import Preparation
 
 SOURCE = IntensityMap(shift=0, scale=1)
@@ -213,3 +221,17 @@ def test_training_and_prediction_see_the_same_slices(dataset):
     for step in range(10):
         differences = np.abs(slices - sampler.sample(step, 0).source).max(axis=(1, 2, 3))
         assert differences.min() < 1e-6
+
+
+def test_a_cycle_of_networks_that_change_nothing_gives_the_scan_back_in_its_own_units():
+    axes = np.meshgrid(*[np.linspace(-1.3, 1.3, n) for n in (24, 28, 26)], indexing="ij")
+    radius = sum(axis**2 for axis in axes)
+    values = np.where(radius < 1, 700 + 50 * axes[0], 0).astype(np.float32)
+    scan = Volume(values, np.diag([6.0, 6.0, 6.0, 1.0]), "mr")
+    both = {"mr": PercentileIntensity(lower=0, upper=100), "ct": WindowIntensity(lower=-1024, upper=3071)}
+    again = cycle(Center(), Center(), scan, setting(View(size=(8, 8), axes=(0, 2))).model_copy(update={"intensity": both}))
+    assert again.modality == "mr"
+    assert again.grid.matches(scan.grid)
+    inside = radius < 0.6  # at the edge, voxels are half background on the working grid
+    np.testing.assert_allclose(again.array[inside], scan.array[inside], rtol=1e-3)
+    assert (again.array[0, 0] == 0).all()

@@ -13,7 +13,8 @@ from transmodal.imaging.preparation import Preparation
 from transmodal.losses.voxel import l1
 from transmodal.methods.architecture import UNetSettings
 from transmodal.methods.features import FeatureLoss, FeatureSettings, read_features, restore_features
-from transmodal.methods.regression import Loss, Regression, RegressionSettings
+from transmodal.methods.paired_loss import Loss
+from transmodal.methods.regression import Regression, RegressionSettings
 from transmodal.methods.tissues import TissuesSettings
 
 OURS, THEIRS = WindowIntensity(lower=-2000, upper=2000), WindowIntensity(lower=-1000, upper=1000, onto=(0, 1))

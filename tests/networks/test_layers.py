@@ -4,7 +4,7 @@ from torch import nn
 
 from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
 from transmodal.networks.dual_discriminator import DualDiscriminator
-from transmodal.networks.layers import bare_instance_norm
+from transmodal.networks.layers import CONV, bare_instance_norm
 from transmodal.networks.patchgan import PatchGAN
 from transmodal.networks.resnet_generator import ResnetGenerator
 
@@ -27,3 +27,17 @@ def test_the_bare_instance_norm_is_instance_norm_and_learns_nothing():
     norm, features = bare_instance_norm(3), 5 + 2 * torch.randn(2, 3, 6, 7)
     torch.testing.assert_close(norm(features), nn.functional.instance_norm(features))
     assert not list(norm.parameters())
+
+
+def test_gradients_of_small_volumes_are_right_in_bfloat16():
+    """Those of torch's own layer are not, on CPUs that compute in bfloat16."""
+    torch.manual_seed(0)
+    layer, volume = CONV[3](32, 32, kernel_size=3, padding=1), torch.randn(1, 32, 2, 3, 4)
+    gradients = []
+    for enabled in (False, True, True, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            layer(volume).float().sum().backward()
+        gradients.append(layer.weight.grad.clone())
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=0.02, atol=0.5)

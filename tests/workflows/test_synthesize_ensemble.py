@@ -104,6 +104,11 @@ def test_a_model_that_segments_writes_masks_beside_what_others_made(runs, bone_r
     assert read_scan(done[0].with_name("bone_uncertainty.nii.gz"), "uncertainty").array.max() <= 0.5
 
 
+def test_a_cycle_needs_a_model_that_goes_both_ways(runs, scan, tmp_path):
+    with pytest.raises(ConfigError, match=r"--cycle: the model .* does mr2ct alone"):
+        synthesize(scan, tmp_path / "sct.nii.gz", runs[0], cycle=True)
+
+
 def test_from_dicom_masks_are_scan_files_and_the_uncertainty_too(runs, bone_run, scan, tmp_path):
     array = np.rint(read_scan(scan, "mr").array).astype(np.int16)
     positions = straight(array.shape[2], 4.5, start=(-90, -108, -99))

@@ -178,6 +178,11 @@ def target_of(direction: Direction) -> Modality:
     return "ct" if direction == "mr2ct" else "mr"
 
 
+def reverse(direction: Direction) -> Direction:
+    """The other direction."""
+    return "ct2mr" if direction == "mr2ct" else "mr2ct"
+
+
 def require_same_grid(first: Grid, second: Grid, first_name: str, second_name: str) -> None:
     """Raise `GeometryError` unless the two grids are one, naming both and the remedy."""
     if not first.matches(second):

@@ -76,12 +76,14 @@ class ImageHealth:
         self._last: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def measure(self, source: Images, synthetic: Images, real: Images, cycled: Images | None = None) -> dict[str, Tensor]:
+    def measure(self, source: Images | None, synthetic: Images, real: Images, cycled: Images | None = None) -> dict[str, Tensor]:
         """Compare synthetic images with their sources and with real images, which may be of others.
 
         Parameters
         ----------
-        source, synthetic, real : Tensor, shape (b, 1, h, w)
+        source : Tensor, shape (b, 1, h, w), optional
+            Where synthetic images are made of others.
+        synthetic, real : Tensor, shape (b, 1, h, w)
         cycled : Tensor, shape (b, 1, h, w), optional
             The sources that another generator made of the synthetic images.
 
@@ -95,13 +97,15 @@ class ImageHealth:
         """
         synthetic, real = synthetic.detach().float(), real.float()
         spread = self._differences("synthetic", synthetic) / self._differences("real", real).clamp(min=_EPSILON)
-        again = {} if cycled is None else {f"{self.name}_cycle": (cycled.detach().float() - source.float()).abs().mean()}
-        return {
+        found = {
             f"{self.name}_diversity": spread,
             f"{self.name}_histogram_distance": (_sorted(synthetic) - _sorted(real)).abs().mean(),
-            f"{self.name}_edges": _correlation(_edges(source.float()), _edges(synthetic)),
-            **again,
         }
+        if source is not None:
+            found[f"{self.name}_edges"] = _correlation(_edges(source.float()), _edges(synthetic))
+        if source is not None and cycled is not None:
+            found[f"{self.name}_cycle"] = (cycled.detach().float() - source.float()).abs().mean()
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """The last images, shrunk, that the next ones are compared with."""
@@ -143,7 +147,7 @@ def judge(means: Mapping[str, float]) -> list[Finding]:
     for name in _having(means, "_diversity"):
         if means[f"{name}_diversity"] < _COLLAPSED_DIVERSITY:
             findings.append(_collapsed(name, means[f"{name}_diversity"]))
-        cycle, edges = means.get(f"{name}_cycle", math.inf), means[f"{name}_edges"]
+        cycle, edges = means.get(f"{name}_cycle", math.inf), means.get(f"{name}_edges", math.inf)
         if cycle < _GOOD_CYCLE and edges < _DRIFTED_EDGES:
             findings.append(_drifted(name, cycle, edges))
     return findings

@@ -13,6 +13,7 @@ from transmodal.core.files import write_text
 from transmodal.engine.preview import Columns, draw, write_png
 
 METRICS_NAME = "metrics.csv"
+PREVIEWS_NAME = "previews"
 
 
 class TrainingLog:
@@ -66,10 +67,10 @@ class TrainingLog:
         self._bar.update(self._task, metrics=" | ".join(self._shown.values()))
 
     def show(self, step: int, columns: Columns) -> None:
-        """Keep a picture of the images of a step in ``previews/``."""
+        """Keep a picture of the images of a step in ``previews/``, and in TensorBoard."""
         if columns:
             picture = draw(columns)
-            write_png(self._path.parent / "previews" / f"step_{step:08d}.png", picture)
+            write_png(self._path.parent / PREVIEWS_NAME / f"step_{step:08d}.png", picture)
             self._events.add_image("preview", picture, step, dataformats="HW")
 
     def flush(self) -> None:

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError, OutOfMemory
-from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
+from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of
 from transmodal.data.sampling import View
 from transmodal.data.squares import cut, paste, smallest_square
 from transmodal.engine.hardware import optimize_layout, use_bf16
@@ -152,6 +152,21 @@ def synthesize_with_uncertainty(network: nn.Module, scan: Volume, setting: Setti
     found, target = predict_prepared(network, prepared, setting), setting.target_map
     result = place_result(target.inverse(found.mean), prepared, scan, setting.target)
     return result, place_soft(np.float32(target.scale) * found.sd, prepared, scan, "uncertainty")
+
+
+def cycle(forward: nn.Module, backward: nn.Module, scan: Volume, setting: Setting) -> Volume:
+    """Make the other modality of a scan with one network, and the scan again of that with another.
+
+    Returns
+    -------
+    Volume
+        Of the scan's modality, on its grid and in its own units; background outside the head.
+    """
+    prepared = prepare_source(scan, setting)
+    between, end = setting.target_map, setting.intensity[setting.source].fit(prepared.statistics)
+    other = between.inverse(predict_prepared(forward, prepared, setting).mean)
+    again = predict(backward, other, setting.towards(reverse(setting.direction)), between, prepared.mask.array).mean
+    return place_result(end.inverse(again), prepared, scan, setting.source)
 
 
 def predict_prepared(network: nn.Module, prepared: PreparedScan, setting: Setting) -> Moments:

@@ -1,7 +1,9 @@
 """The methods, a file for each published family. A new one is a file here, a line in `METHODS`, and a recipe."""
 
 from transmodal.methods.baseline import Baseline
+from transmodal.methods.cgan import CGAN
 from transmodal.methods.cyclegan import CycleGAN
+from transmodal.methods.gan import GAN
 from transmodal.methods.mrgan import MRGAN
 from transmodal.methods.regression import Regression
 from transmodal.methods.segmentation import Segmentation
@@ -9,7 +11,9 @@ from transmodal.methods.tissues import Tissues
 
 METHODS = {
     "baseline": Baseline,
+    "cgan": CGAN,
     "cyclegan": CycleGAN,
+    "gan": GAN,
     "mrgan": MRGAN,
     "regression": Regression,
     "segmentation": Segmentation,

@@ -48,9 +48,7 @@ class ImageDiscriminatorSettings(DiscriminatorSettings):
 
     def build(self, view: View, inputs: int) -> nn.Module:
         """The network for square slices of one size, a power of two."""
-        require_images(view, 16, "method.discriminator")
-        if view.size[0] != view.size[1]:
-            raise ConfigError(f"method.discriminator.kind = 'image' judges square images; view.size = {view.size} is not square")
+        require_squares(view, "method.discriminator")
         return LatentDiscriminator(inputs, self.channels, view.size[0])
 
 
@@ -71,6 +69,13 @@ def require_images(view: View, smallest: int, where: str) -> None:
         raise ConfigError(f"{where}: adversarial methods are for single slices; set view.size to two numbers, view.context to 0")
     if min(view.size) < smallest:
         raise ConfigError(f"{where}: view.size = {view.size} is too small for its convolutions; every size must be at least {smallest}")
+
+
+def require_squares(view: View, where: str) -> None:
+    """Raise `ConfigError` unless the view is of single square slices, for a network that makes or judges them whole."""
+    require_images(view, 16, where)
+    if view.size[0] != view.size[1]:
+        raise ConfigError(f"{where}: the network is for whole square images, and view.size = {view.size} is not square")
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:

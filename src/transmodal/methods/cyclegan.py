@@ -137,9 +137,10 @@ class CycleGAN(TwoWay):
         return metrics
 
     def validation_step(self, batch: Batch) -> Metrics:
-        """The generators' losses; none of them tells which weights are the best."""
+        """The generators' losses, and, of pairs, the errors; a training without pairs does not choose its weights by them."""
         real = self.images(batch)
-        return self._generator_loss(real, *self._translate(real))[1]
+        synthetic, cycled = self._translate(real)
+        return {**self._generator_loss(real, synthetic, cycled)[1], **self.errors(batch, synthetic)}
 
     def state(self) -> Mapping[str, Any]:
         """The pools, and what the health is measured by."""
@@ -156,7 +157,7 @@ class CycleGAN(TwoWay):
         synthetic: Images = {}
         cycled: Images = {}
         for direction in DIRECTIONS:
-            synthetic[target_of(direction)], cycled[source_of(direction)] = self.cycle(direction, real)
+            synthetic[target_of(direction)], cycled[source_of(direction)] = self.translate(direction, real)
         return synthetic, cycled
 
     def _generator_loss(self, real: Images, synthetic: Images, cycled: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:

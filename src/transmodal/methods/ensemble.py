@@ -51,8 +51,11 @@ class Ensemble(Method):
 
 
 def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
-    """The method of one run, or the ensemble of several; see `load_method` for the errors."""
+    """The method of one run, or the ensemble of several; see `load_method` for the errors, and `ConfigError` for one that turns nothing."""
     methods = [load_method(folder, device) for folder in folders]
+    for folder, method in zip(folders, methods, strict=True):
+        if not method.directions:
+            raise ConfigError(f"--model {folder}: it turns no scan into another; the images that it makes are in {folder / 'previews'}")
     return Ensemble(methods) if len(methods) > 1 else methods[0]
 
 

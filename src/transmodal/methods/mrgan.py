@@ -111,7 +111,7 @@ class MRGAN(TwoWay):
         """Discriminator and generator of the one direction, and then those of the other."""
         real, metrics = self.images(batch), {}
         for direction in self.directions:
-            synthetic, cycled = self.cycle(direction, real)
+            synthetic, cycled = self.translate(direction, real)
             loss, found = self._discriminator_loss(direction, real, synthetic, batch.paired)
             update(f"discriminator_{target_of(direction)}", loss)
             loss, terms = self._generator_loss(direction, real, synthetic, cycled, batch.paired)
@@ -120,14 +120,14 @@ class MRGAN(TwoWay):
         return metrics
 
     def validation_step(self, batch: Batch) -> Metrics:
-        """The generators' losses; of pairs also ``loss``, the mean absolute error of the target inside the head in network units."""
-        real, metrics = self.images(batch), {}
+        """The generators' losses; of pairs also the errors, of which the target's is the ``loss``."""
+        real, metrics, made = self.images(batch), {}, {}
         for direction in self.directions:
-            synthetic, cycled = self.cycle(direction, real)
+            synthetic, cycled = self.translate(direction, real)
             metrics |= self._generator_loss(direction, real, synthetic, cycled, batch.paired)[1]
-            if batch.paired and direction == self.setting.direction:
-                metrics["loss"] = l1(synthetic, batch.target, batch.target_mask)
-        return metrics
+            made[target_of(direction)] = synthetic
+        errors = self.errors(batch, made)
+        return {**metrics, **errors, **({"loss": errors[f"mae_{self.setting.target}"]} if batch.paired else {})}
 
     def state(self) -> Mapping[str, Any]:
         """What the health is measured by."""

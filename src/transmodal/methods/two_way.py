@@ -6,10 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from transmodal.contracts import LearnedMethod, Preview
-from transmodal.core.volume import Direction, Modality, Volume, source_of, target_of
+from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of
 from transmodal.data.sampling import Batch
 from transmodal.engine.health import ImageHealth
-from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.engine.predict import Setting, cycle, synthesize, synthesize_with_uncertainty
+from transmodal.losses.voxel import l1
 from transmodal.methods.adversary import require_images
 from transmodal.methods.architecture import NetworkSettings
 
@@ -18,11 +19,6 @@ MODALITIES: tuple[Modality, Modality] = ("mr", "ct")
 
 Image = Float[Tensor, "b 1 h w"]
 Images = dict[Modality, Image]
-
-
-def opposite(direction: Direction) -> Direction:
-    """The direction back."""
-    return "ct2mr" if direction == "mr2ct" else "mr2ct"
 
 
 class TwoWay(LearnedMethod):
@@ -43,7 +39,7 @@ class TwoWay(LearnedMethod):
 
     def __init__(self, generator: NetworkSettings, setting: Setting) -> None:
         self.setting, self.opinions = setting, setting.opinions
-        self.directions = (setting.direction, opposite(setting.direction))
+        self.directions = (setting.direction, reverse(setting.direction))
         require_images(setting.view, 1, "method")
         for modality in MODALITIES:
             generator.require_output(setting.intensity[modality], f"intensity.{modality}")
@@ -54,16 +50,16 @@ class TwoWay(LearnedMethod):
         """The images of a batch by their modality."""
         return {self.setting.source: batch.source, self.setting.target: batch.target}
 
-    def cycle(self, direction: Direction, real: Images) -> tuple[Image, Image]:
+    def translate(self, direction: Direction, real: Images) -> tuple[Image, Image]:
         """The synthetic images that one generator makes of real ones, and what the other makes again of those."""
         synthetic = self.networks[f"generator_{direction}"](real[source_of(direction)])
-        return synthetic, self.networks[f"generator_{opposite(direction)}"](synthetic)
+        return synthetic, self.networks[f"generator_{reverse(direction)}"](synthetic)
 
     def preview(self, batch: Batch) -> Preview:
         """Real, synthetic and cycled images of both modalities, from the source to the target first."""
         real, columns = self.images(batch), {}
         for direction in self.directions:
-            source, (synthetic, cycled) = source_of(direction), self.cycle(direction, real)
+            source, (synthetic, cycled) = source_of(direction), self.translate(direction, real)
             columns |= {source.upper(): real[source], f"s{target_of(direction).upper()}": synthetic, f"{source.upper()} again": cycled}
         return {title: (images + 1) / 2 for title, images in columns.items()}
 
@@ -76,6 +72,17 @@ class TwoWay(LearnedMethod):
         """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
         setting = self._from(scan)
         return synthesize_with_uncertainty(self.networks[f"generator_{setting.direction}"], scan, setting)
+
+    def cycle(self, scan: Volume) -> Volume:
+        """The scan made again by the one generator from what the other makes of it; see `transmodal.engine.predict.cycle`."""
+        setting = self._from(scan)
+        forward, backward = (self.networks[f"generator_{direction}"] for direction in (setting.direction, reverse(setting.direction)))
+        return cycle(forward, backward, scan, setting)
+
+    def errors(self, batch: Batch, synthetic: Images) -> dict[str, Tensor]:
+        """Of pairs, the mean absolute error of the synthetic images of each modality inside the head, in network units."""
+        masks = {self.setting.source: batch.source_mask, self.setting.target: batch.target_mask}
+        return {f"mae_{m}": l1(synthetic[m], real, masks[m]) for m, real in self.images(batch).items() if batch.paired}
 
     def _from(self, scan: Volume) -> Setting:
         """The setting of the direction that begins at the scan's modality."""

@@ -4,11 +4,29 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 Norm = Literal["none", "batch", "instance"]
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+
+class Conv3d(nn.Conv3d):
+    """A convolution of volumes that is right in bfloat16 too.
+
+    On CPUs, the gradient of the weights of a 3x3x3 convolution in bfloat16 is garbage, up to not a number, where the first size of the
+    volume is 2 (torch 2.13, oneDNN). Such small volumes at the bottom of a network are computed in float32, which costs nothing.
+    """
+
+    def forward(self, input: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *t"]:
+        """Convolve."""
+        if input.device.type != "cpu" or input.shape[2] != 2:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
+CONV = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}

@@ -9,6 +9,7 @@ from transmodal.evaluation.protocols import ProtocolNote
 from transmodal.evaluation.results import CaseScores, ScoreSheet
 from transmodal.reporting.curves import Curve
 from transmodal.reporting.figures import Chart, curve_chart, strip_chart
+from transmodal.reporting.health import Row, final_losses, health_words, is_adversarial
 from transmodal.reporting.html import Page, Picture, Section, Tile, data_uri
 from transmodal.reporting.slices import CaseSlices, error_limit, slice_figure
 from transmodal.reporting.tables import badness, cases_table, methods_table, number, statement, with_unit
@@ -37,11 +38,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training run: metric, then split, to its curve."""
+    """A training run: metric, then split, to its curve; the rows of its log; and the last picture of what it made, as PNG."""
 
     name: str
     curves: dict[str, dict[str, Curve]]
     record: Record | None = None
+    rows: Sequence[tuple[int, Row]] = field(default=())
+    preview: bytes | None = None
 
 
 def compose(scored: Sequence[Scored], trained: Sequence[Trained], made: Record, title: str | None = None) -> Page:
@@ -194,7 +197,31 @@ def _training(trained: Sequence[Trained]) -> Iterator[Section]:
                     f"{split} ends at {curve.values[-1]:.4g} after step {curve.steps[-1]:.0f}" for split, curve in drawn.items()
                 )
                 charts.append(_picture(curve_chart(metric, drawn), f"{metric} along the training, at its end: {ends}"))
-        yield Section(title=f"Training: {run.name}", charts=charts, paragraphs=[] if charts else ["No measurement was written yet."])
+        words = [] if charts else ["No measurement was written yet."]
+        adversarial = is_adversarial(run.rows)
+        yield Section(
+            title=f"Training: {run.name}",
+            charts=charts,
+            paragraphs=[*words, *(health_words(run.rows) if adversarial else [])],
+            tables=[final_losses(run.rows, run.name, _cycle_source(run.record))] if adversarial else [],
+            pictures=[_preview(run.name, run.preview)] if run.preview else [],
+        )
+
+
+def _cycle_source(record: Record | None) -> str | None:
+    """Of a CycleGAN, the modality that it goes from."""
+    recipe = record.settings if record else {}
+    method = recipe.get("method")
+    is_cycle = isinstance(method, dict) and method.get("name") == "cyclegan"
+    return str(recipe.get("direction", "mr2ct"))[:2] if is_cycle else None
+
+
+def _preview(name: str, picture: bytes) -> Picture:
+    return Picture(
+        light=data_uri(picture, "image/png"),
+        alt=f"Images of {name} at the last validation, a sample in each row; the titles of the columns are in the picture",
+        caption=f"What {name} made at its last validation, of subjects that it was not trained on.",
+    )
 
 
 def _provenance(scored: Sequence[Scored], trained: Sequence[Trained], made: Record) -> Iterator[Section]:

@@ -9,7 +9,7 @@ import numpy as np
 from transmodal.core.volume import Modality, Volume
 from transmodal.imaging.grid import canonical
 from transmodal.reporting.figures import to_png
-from transmodal.reporting.views import DPI, INK, Area, Inside, Plane, cut_through, make_sheet, outline, show_plane, window
+from transmodal.reporting.views import DPI, INK, Area, Cut, Inside, Plane, cut_through, make_sheet, outline, show_plane, window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,22 +22,27 @@ _BAR_MM = 44.0
 
 @dataclass(frozen=True)
 class CaseImages:
-    """What is shown of a case: volumes on one grid; `source` is None where it is not at hand."""
+    """What is shown of a case: volumes on one grid; `source`, and the source `again` made of the prediction, where they are at hand."""
 
     source: Volume | None
     reference: Volume
     prediction: Volume
     mask: Volume
+    again: Volume | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of panels: a slice of each view, what black and white stand for (None: left to the figure), and their unit."""
+    """One column of panels: a slice of each view, what black and white stand for (None: left to the figure), and their unit.
+
+    Those of an `error` are in colours, and shown inside the mask only.
+    """
 
     title: str
     planes: tuple[Plane, ...]
     limits: tuple[float, float] | None
     unit: str
+    error: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,29 @@ def cut_slices(images: CaseImages) -> CaseSlices:
     columns = [
         Column(name, cut.planes(reference.array), limits, unit),
         Column(f"Synthetic {name}", cut.planes(prediction.array), limits, unit),
-        Column(f"Error (synthetic − true {name})", cut.planes(error.array), None, unit),
+        Column(f"Error (synthetic − true {name})", cut.planes(error.array), None, unit, error=True),
     ]
     if images.source is not None:
         source = canonical(images.source)
-        columns.insert(0, Column(source.modality.upper(), cut.planes(source.array), window(source, mask), _unit(source.modality)))
+        shown = window(source, mask)
+        columns.insert(0, Column(source.modality.upper(), cut.planes(source.array), shown, _unit(source.modality)))
+        columns.extend(_cycle(source, canonical(images.again), cut, shown) if images.again is not None else [])
     return CaseSlices(
         columns=tuple(columns),
         insides=cut.planes(inside),
         sizes_mm=cut.sizes_mm,
         mean_error=float(np.abs(error.array[inside]).mean()) if inside.any() else 0.0,
     )
+
+
+def _cycle(source: Volume, again: Volume, cut: Cut, limits: tuple[float, float]) -> list[Column]:
+    """The source that was made again, and its error, on a scale of a quarter of the source's range."""
+    name, unit, quarter = source.modality.upper(), _unit(source.modality), (limits[1] - limits[0]) / 4
+    error = again.array.astype(np.float32) - source.array
+    return [
+        Column(f"{name} made again", cut.planes(again.array), limits, unit),
+        Column(f"Error of the cycle ({name})", cut.planes(error), (-quarter, quarter), unit, error=True),
+    ]
 
 
 def error_limit(cases: Sequence[CaseSlices]) -> float:
@@ -111,10 +128,11 @@ def slice_figure(case: CaseSlices, limit: float) -> bytes:
         image = None
         for row, axes in enumerate(sheet.panels(position, case.sizes_mm)):
             plane, inside = column.planes[row], case.insides[row]
-            if column.limits is None:
-                image = show_plane(axes, np.ma.masked_where(~inside, plane), (-limit, limit), ERROR_MAP)
+            if column.error:
+                image = show_plane(axes, np.ma.masked_where(~inside, plane), column.limits or (-limit, limit), ERROR_MAP)
                 outline(axes, inside)
             else:
+                assert column.limits is not None
                 image = show_plane(axes, plane, column.limits)
         sheet.title(position, column.title)
         area = ((position + 0.12) * sheet.width, 0.6 * _BAR_MM, 0.76 * sheet.width, 0.11 * _BAR_MM)

@@ -13,7 +13,7 @@ from transmodal.core.files import read_json, write_json, write_text
 from transmodal.core.record import RECORD_NAME
 from transmodal.core.volume import Direction, Product
 from transmodal.imaging.layouts.bids import DESCRIPTION_NAME, sidecar_of
-from transmodal.imaging.layouts.bids_names import UNCERTAINTY, VERSION, Name, parse_name, result_name
+from transmodal.imaging.layouts.bids_names import CYCLE, UNCERTAINTY, VERSION, Name, parse_name, result_name
 
 _IGNORED = ("*_ct.nii.gz", "*_ct.json", "*_desc-bone_mask.*", f"*_desc-{UNCERTAINTY}_*", RECORD_NAME)
 _SOURCE = "source"  # what URIs call the dataset of the scans
@@ -30,9 +30,18 @@ def derivative_paths(scan: Path, output: Path, direction: Direction, product: Pr
 
 def uncertainty_path(target: Path) -> Path:
     """Where the uncertainty of an image goes: ``..._desc-uncertainty_ct.nii.gz``."""
-    name = parse_name(target)
-    assert name is not None  # we have given it
-    return target.with_name(f"{Name({**name.entities, 'desc': UNCERTAINTY}, name.suffix)}.nii.gz")
+    return _described(target, target, UNCERTAINTY)
+
+
+def cycle_path(scan: Path, target: Path) -> Path:
+    """Where a scan goes that was made again from its result: beside it, ``sub-01_desc-cycle_T1w.nii.gz``."""
+    return _described(target, scan, CYCLE)
+
+
+def _described(target: Path, named: Path, description: str) -> Path:
+    name = parse_name(named)
+    assert name is not None  # we have given it, or the layout has found it by its name
+    return target.with_name(f"{Name({**name.entities, 'desc': description}, name.suffix)}.nii.gz")
 
 
 def describe_derivative(output: Path, source: Path) -> None:

@@ -9,12 +9,13 @@ from transmodal.core.files import read_json, sha256, write_text
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
 from transmodal.core.volume import Grid, Volume, source_of, target_of
-from transmodal.engine.logs import METRICS_NAME
+from transmodal.engine.logs import METRICS_NAME, PREVIEWS_NAME, read_metrics
 from transmodal.evaluation.results import SCORES_NAME, CaseScores, ScoreSheet, read_scores
 from transmodal.imaging.grid import resample
 from transmodal.imaging.masks import head_mask
-from transmodal.imaging.scan import read_scan
+from transmodal.imaging.scan import read_scan, strip_scan_suffix
 from transmodal.reporting.curves import read_curves
+from transmodal.reporting.health import numbers
 from transmodal.reporting.html import render
 from transmodal.reporting.page import Scored, Shown, Trained, compose
 from transmodal.reporting.slices import CaseImages, cut_slices
@@ -51,7 +52,7 @@ def report(sources: Sequence[Path], out: Path, *, title: str | None = None) -> N
     scored = [
         _scored(name, folder, sheet) for name, folder, sheet in track(list(zip(names, scored_in, sheets, strict=True)), "drawing slices")
     ]
-    trained = [Trained(folder.resolve().name, read_curves(folder / METRICS_NAME), _read_record(folder)) for folder in trained_in]
+    trained = [_trained(folder) for folder in trained_in]
     inputs = {
         f"{folder.name}/{name}": sha256(folder / name)
         for name, of in ((SCORES_NAME, scored_in), (METRICS_NAME, trained_in))
@@ -80,6 +81,12 @@ def _read_record(folder: Path) -> Record | None:
     return validate(Record, read_json(path), str(path)) if path.is_file() else None
 
 
+def _trained(folder: Path) -> Trained:
+    curves, rows = read_curves(folder / METRICS_NAME), numbers(read_metrics(folder / METRICS_NAME))
+    previews = sorted((folder / PREVIEWS_NAME).glob("*.png"))
+    return Trained(folder.resolve().name, curves, _read_record(folder), rows, previews[-1].read_bytes() if previews else None)
+
+
 def _scored(name: str, folder: Path, sheet: ScoreSheet) -> Scored:
     shown, unseen = [], []
     for place, case in extremes(sheet):
@@ -97,10 +104,13 @@ def _read_images(folder: Path, sheet: ScoreSheet, case: CaseScores) -> CaseImage
     target = target_of(sheet.direction)
     reference = read_scan(folder / case.reference, target)
     source = read_scan(folder / case.source, source_of(sheet.direction)) if case.source else None
+    prediction = folder / case.prediction
+    again = prediction.with_name(f"{strip_scan_suffix(prediction.name)}_cycle.nii.gz")
     return CaseImages(
         source=_onto(source, reference.grid) if source else None,
         reference=reference,
-        prediction=_onto(read_scan(folder / case.prediction, target), reference.grid),
+        prediction=_onto(read_scan(prediction, target), reference.grid),
+        again=_onto(read_scan(again, source_of(sheet.direction)), reference.grid) if again.is_file() else None,
         mask=_onto(read_scan(folder / case.mask, "mask"), reference.grid) if case.mask else head_mask(reference),
     )
 

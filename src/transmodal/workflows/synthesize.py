@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from transmodal import __version__
 from transmodal.contracts import Method
@@ -26,11 +26,13 @@ from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import require_unsheared, require_writable, strip_scan_suffix, write_scan
 from transmodal.methods.ensemble import load_ensemble
 from transmodal.methods.runs import weights_hash
-from transmodal.workflows.derivative import derivative_paths, describe_derivative, sidecar, uncertainty_path
+from transmodal.workflows.derivative import cycle_path, derivative_paths, describe_derivative, sidecar, uncertainty_path
 
 Part = Literal["all", "train", "validation", "test"]
+Extra = Literal["uncertainty", "cycle"]
 
 OUTPUT_NAMES: dict[Direction, str] = {"mr2ct": "sct", "ct2mr": "smr"}
+EXTRAS: tuple[Extra, ...] = get_args(Extra)
 _BONE_NAME = "bone"
 _SERIES_OPTION = "--series"
 
@@ -47,6 +49,7 @@ def synthesize(
     series: str | None = None,
     force_geometry: bool = False,
     uncertainty: bool = False,
+    cycle: bool = False,
 ) -> list[Path]:
     """Make the other modality of one scan, or of every subject of a folder or table; with a model that segments, a mask of the bone.
 
@@ -76,6 +79,8 @@ def synthesize(
     uncertainty : bool
         Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs, or over the planes and mirror images of one
         run, in the unit of the result.
+    cycle : bool
+        Also write ``<result>_cycle.nii.gz``: the scan made again from the result, by a model that goes both ways.
 
     Returns
     -------
@@ -92,7 +97,7 @@ def synthesize(
     keep_memory()
     require_room(output)
     models = [model] if isinstance(model, Path) else list(model)
-    maker = _maker(models, direction, device, uncertainty)
+    maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle})
     modality = source_of(maker.direction)
     if scan.is_file() and not is_table(scan):
         return [maker.make_one(_single(scan, modality, series, force_geometry), output)]
@@ -112,17 +117,20 @@ def synthesize(
     return _make_all(maker, scan, found, output, _wanted(models, part), part)
 
 
-def _maker(models: list[Path], direction: Direction | None, device: str, uncertainty: bool) -> "_Maker":
+def _maker(models: list[Path], direction: Direction | None, device: str, extras: dict[Extra, bool]) -> "_Maker":
     method = load_ensemble(models, choose_device(device))
     direction = direction or method.directions[0]
     if direction not in method.directions:
         raise ConfigError(f"--direction {direction}: the model {models[0]} does {', '.join(method.directions)}")
-    if uncertainty and method.opinions < 2:
+    if extras["uncertainty"] and method.opinions < 2:
         raise ConfigError(
             f"--uncertainty: the model {models[0]} predicts each voxel once; give several runs, or one of several planes (view.axes) "
             "or mirror images (predict.flip)"
         )
-    return _Maker(method, direction, {"direction": direction, **_describe(models), **({"uncertainty": True} if uncertainty else {})})
+    if extras["cycle"] and len(method.directions) < 2:
+        raise ConfigError(f"--cycle: the model {models[0]} does {direction} alone, and cannot make the scan again from its result")
+    wanted = {name: True for name, given in extras.items() if given}
+    return _Maker(method, direction, {"direction": direction, **_describe(models), **wanted})
 
 
 def _describe(models: list[Path]) -> dict[str, Any]:
@@ -158,11 +166,11 @@ def _is_scan_file(output: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a result goes, the note beside it, and its uncertainty, if that is made."""
+    """Where a result goes, the note beside it, and what else may be made."""
 
     target: Path
     note: Path
-    uncertainty: Path
+    extras: dict[Extra, Path]
 
     @property
     def as_series(self) -> bool:
@@ -170,7 +178,8 @@ class _Place:
 
 
 def _beside(target: Path, note: Path) -> _Place:
-    return _Place(target, note, target.with_name(f"{strip_scan_suffix(target.name)}_uncertainty.nii.gz"))
+    name = strip_scan_suffix(target.name)
+    return _Place(target, note, {extra: target.with_name(f"{name}_{extra}.nii.gz") for extra in EXTRAS})
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,8 @@ class _Maker:
     settings: dict[str, Any]
 
     @property
-    def wants_uncertainty(self) -> bool:
-        return "uncertainty" in self.settings
+    def extras(self) -> list[Extra]:
+        return [extra for extra in EXTRAS if extra in self.settings]
 
     def make_one(self, source: ScanSource, output: Path) -> Path:
         """Write a scan file, or a series where the source is one and `output` names no file."""
@@ -205,7 +214,7 @@ class _Maker:
             self._make_dicom(source, place)
 
     def _is_done(self, source: ScanSource, place: _Place) -> bool:
-        wanted = [place.target, place.note, *([place.uncertainty] if self.wants_uncertainty else [])]
+        wanted = [place.target, place.note, *(place.extras[extra] for extra in self.extras)]
         if not all(path.exists() for path in wanted):
             return False
         record = read_json(place.note)
@@ -214,16 +223,21 @@ class _Maker:
         same_settings = all(settings.get(key) == value for key, value in self.settings.items())
         return same_settings and record.get("inputs") == {source_of(self.direction): source.digest()}
 
-    def _make(self, scan: Volume) -> tuple[Volume, Volume | None]:
-        return self.method.synthesize_with_uncertainty(scan) if self.wants_uncertainty else (self.method.synthesize(scan), None)
+    def _make(self, scan: Volume) -> tuple[Volume, dict[Extra, Volume]]:
+        """The result, and what else is wanted."""
+        more: dict[Extra, Volume] = {"cycle": self.method.cycle(scan)} if "cycle" in self.extras else {}
+        if "uncertainty" not in self.extras:
+            return self.method.synthesize(scan), more
+        result, uncertainty = self.method.synthesize_with_uncertainty(scan)
+        return result, {**more, "uncertainty": uncertainty}
 
     def _make_file(self, source: ScanSource, place: _Place, metadata: dict[str, Any]) -> None:
         with about(source.path):
             scan = require_plausible(source.read(source_of(self.direction)), str(source.path))
             require_unsheared(scan, source.path)  # the result will lie on this grid
-            result, uncertainty = self._make(scan)
+            result, more = self._make(scan)
         write_scan(result, place.target)
-        _write_uncertainty(uncertainty, place.uncertainty)
+        _write_extras(more, place)
         record = self._record(source, self.settings)
         write_json(place.note, {**metadata, "Record": record} if metadata else record)
 
@@ -236,13 +250,13 @@ class _Maker:
             scan = source.read_dicom(source_of(self.direction))
             if scan.series.note:
                 print(f"transmodal: {scan.series.note}", file=sys.stderr)
-            result, uncertainty = self._make(require_plausible(scan.volume, str(source.path)))
+            result, more = self._make(require_plausible(scan.volume, str(source.path)))
         if place.as_series:
             title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
             write_series(result, scan, place.target, description=title, software=software, model_hash=self.settings["weights"])
         else:
             write_scan(result, place.target)
-        _write_uncertainty(uncertainty, place.uncertainty)
+        _write_extras(more, place)
         write_json(place.note, self._record(source, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
 
     def _record(self, source: ScanSource, settings: dict[str, Any]) -> dict[str, Any]:
@@ -250,12 +264,13 @@ class _Maker:
         return make_record("synthesize", inputs=inputs, settings=settings).model_dump(mode="json")
 
 
-def _write_uncertainty(uncertainty: Volume | None, path: Path) -> None:
-    """Write it, or remove what was there: the uncertainty of the result that has been replaced."""
-    if uncertainty is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_scan(uncertainty, path)
+def _write_extras(more: dict[Extra, Volume], place: _Place) -> None:
+    """Write what is wanted, and remove what is not: it belonged to a result that has been replaced."""
+    for extra, path in place.extras.items():
+        if extra in more:
+            write_scan(more[extra], path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _wanted(models: list[Path], part: Part) -> set[str] | None:
@@ -294,7 +309,7 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
 def _place(case: str, scan: ScanSource, layout: Layout, output: Path, direction: Direction, product: Product) -> _Place:
     if layout == "bids":
         target, note = derivative_paths(scan.path, output, direction, product)
-        return _Place(target, note, uncertainty_path(target))
+        return _Place(target, note, {"uncertainty": uncertainty_path(target), "cycle": cycle_path(scan.path, target)})
     if product == "bone":  # which is no CT series, and may lie beside a synthetic CT and its record
         return _beside(output / case / f"{_BONE_NAME}.nii.gz", output / case / f"{_BONE_NAME}.json")
     if scan.series is not None:

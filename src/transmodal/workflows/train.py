@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
-from transmodal.data.sampling import Sampler
+from transmodal.data.sampling import Sampler, Sampling
 from transmodal.data.splits import Split, random_split
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
@@ -97,9 +97,8 @@ def _train_networks(
     training = recipe.train
     assert training is not None
     fabric.launch()
-    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment)
-    held_out = description.split.validation
-    validation = _sampler(recipe, method, data, held_out, Augmentation()) if held_out else None
+    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment, recipe.sampling)
+    validation = _validation_sampler(recipe, method, data, description.split.validation)
     # Only the first process writes in the folder; the others begin when it has been opened.
     with folder_lock(run) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
@@ -108,10 +107,23 @@ def _train_networks(
         train_networks(fabric, method, sampler, validation, training, run, quiet)
 
 
-def _sampler(recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation) -> Sampler:
+def _sampler(
+    recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation, sampling: Sampling
+) -> Sampler:
     assert recipe.train is not None
-    choices = (recipe.direction, recipe.view, recipe.sampling, augmentation, recipe.intensity, recipe.train.seed)
+    choices = (recipe.direction, recipe.view, sampling, augmentation, recipe.intensity, recipe.train.seed)
     return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects))
+
+
+def _validation_sampler(recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...]) -> Sampler | None:
+    """Of the subjects that are kept aside: pairs where there are any, also for a training that must not see any."""
+    if not subjects:
+        return None
+    for sampling in (Sampling(pairing="paired"), recipe.sampling):
+        with suppress(ConfigError):
+            return _sampler(recipe, method, data, subjects, Augmentation(), sampling)
+    print(f"transmodal: no validation: of {', '.join(subjects)}, who are kept aside, no sample can be drawn", file=sys.stderr)
+    return None
 
 
 def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset) -> None:

@@ -10,7 +10,7 @@ VERSION = "1.10.0"
 # The contrast that is taken where there are several, first come first served.
 MR_SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "UNIT1")
 CT_SUFFIX = "ct"  # not in BIDS yet
-SYNTHETIC, UNCERTAINTY, BONE = "synthetic", "uncertainty", "bone"  # descriptions
+SYNTHETIC, UNCERTAINTY, CYCLE, BONE = "synthetic", "uncertainty", "cycle", "bone"  # descriptions
 # The order in which BIDS wants the entities that an anatomical image may have.
 _ORDER = (
     *("sub", "ses", "sample", "acq", "ce", "trc", "rec", "dir", "run", "mod", "echo", "flip", "inv", "mt", "part", "proc"),

@@ -1,0 +1,195 @@
+"""Paired adversarial regression: a network is fitted to true CTs, and a discriminator asks of its CTs that they look like true ones.
+
+Two published methods are settings of this one:
+
+- The adversarial U-Net in section 2.3 of the multi-atlas/U-Net/cGAN paper. With S the generator and C the discriminator, eqs. (3), (4):
+
+  ``L(S) = mean (S(MR) - CT)² + GDL(S(MR), CT) + 1/2 (C(S(MR)) - 1)²``,
+  ``L(C) = 1/2 (C(CT) - 1)² + 1/2 C(S(MR))²``
+
+  Both are computed in one forward pass, and S is updated before C. The paper calls this a conditional GAN; but in both equations C is
+  given a CT alone, so the recipe is not `conditional`.
+- pix2pix (Isola, Zhu, Zhou, Efros, "Image-to-image translation with conditional adversarial networks", CVPR 2017), which the paper on
+  CycleGAN from unpaired slices trains its own generator by for comparison. C is given source and target as two channels of one image:
+
+  ``L(S) = 100 mean |S(MR) - CT| - log σ(C(MR, S(MR)))``,
+  ``L(C) = -1/2 log σ(C(MR, CT)) - 1/2 log(1 - σ(C(MR, S(MR))))``
+
+  Its section 3.3 trains the discriminator first, and halves its objective. The noise that pix2pix adds by dropout is that of its own
+  U-Net; the generator of CycleGAN has none.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
+from transmodal.core.config import Config
+from transmodal.core.volume import Volume
+from transmodal.data.sampling import Batch
+from transmodal.engine.health import ImageHealth
+from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.losses.adversarial import Adversarial, generator_loss
+from transmodal.losses.voxel import l1
+from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images
+from transmodal.methods.architecture import Network, UNetSettings
+from transmodal.methods.paired_loss import Loss, PairedLoss
+
+_EPSILON = 1e-6
+
+Images = Float[Tensor, "b 1 h w"]
+
+
+class CGANSettings(Config):
+    """The ``[method]`` table of a paired adversarial recipe.
+
+    Parameters
+    ----------
+    generator : Network
+    discriminator : Discriminator
+    conditional : bool
+        Whether the discriminator sees the source beside the target, or the target alone.
+    adversarial : {"least_squares", "cross_entropy", "wasserstein"}
+    gradient_penalty : float
+        Its weight, for ``wasserstein``.
+    loss : Loss
+        Weights of the terms between the synthetic image and the true one.
+    adversarial_weight : float
+        Of the adversarial term beside them.
+    discriminator_weight : float
+        The factor on the discriminator's loss.
+    discriminator_first : bool
+        Whether the discriminator is updated before the generator, whose loss is then computed with the discriminator's new weights.
+    learning_rate_generator, learning_rate_discriminator : float
+    beta_1, beta_2 : float
+        Of Adam.
+    """
+
+    name: Literal["cgan"] = "cgan"
+    generator: Network = UNetSettings()
+    discriminator: Discriminator = PatchGANSettings()
+    conditional: bool = False
+    adversarial: Adversarial = "least_squares"
+    gradient_penalty: float = Field(default=10.0, ge=0)
+    loss: Loss = Loss()
+    adversarial_weight: float = Field(default=0.5, ge=0)
+    discriminator_weight: float = Field(default=0.5, gt=0)
+    discriminator_first: bool = False
+    learning_rate_generator: float = Field(default=1e-4, gt=0)
+    learning_rate_discriminator: float = Field(default=1e-4, gt=0)
+    beta_1: float = Field(default=0.9, ge=0, lt=1)
+    beta_2: float = Field(default=0.999, ge=0, lt=1)
+
+
+class CGAN(LearnedMethod):
+    """One generator from source to target, and one discriminator.
+
+    Parameters
+    ----------
+    settings : CGANSettings
+    setting : Setting
+        Direction, preparation, intensities and view, which must be of single slices.
+
+    Raises
+    ------
+    ConfigError
+        If the networks are not for such images.
+    """
+
+    Settings = CGANSettings
+
+    def __init__(self, settings: CGANSettings, setting: Setting) -> None:
+        self.settings, self.setting = settings, setting
+        self.directions, self.opinions = (setting.direction,), setting.opinions
+        require_images(setting.view, 1, "method")
+        settings.generator.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
+        self.networks: dict[str, nn.Module] = {
+            "generator": settings.generator.build(setting.view),
+            "discriminator": settings.discriminator.build(setting.view, 2 if settings.conditional else 1),
+        }
+        self._loss = PairedLoss(settings.loss, setting)
+        self._judge = Judge("discriminator", settings.adversarial, settings.gradient_penalty)
+        self._health = ImageHealth("generator")
+
+    def initialize(self) -> None:
+        """Begin with the weights, and the run of a segmentor, that the recipe names, if it does."""
+        self.settings.generator.initialize(self.networks["generator"])
+        self._loss.initialize()
+
+    def optimizers(self) -> dict[str, Optimization]:
+        """One over each network."""
+        chosen = self.settings
+        rates = {"generator": chosen.learning_rate_generator, "discriminator": chosen.learning_rate_discriminator}
+        betas = (chosen.beta_1, chosen.beta_2)
+        return {name: Optimization(adam(self.networks[name].parameters(), rate, betas), (name,)) for name, rate in rates.items()}
+
+    def training_step(self, batch: Batch, update: Update) -> Metrics:
+        """One forward pass of the generator, and then the step of each network in the order of the settings."""
+        synthetic, metrics = self.networks["generator"](batch.source), {}
+        steps = [self._train_generator, self._train_discriminator]
+        for train in reversed(steps) if self.settings.discriminator_first else steps:
+            metrics |= train(batch, synthetic, update)
+        return metrics | self._health.measure(batch.source, synthetic, batch.target)
+
+    def validation_step(self, batch: Batch) -> Metrics:
+        """The mean absolute error inside the head in network units, which chooses the best weights, and the generator's losses."""
+        synthetic = self.networks["generator"](batch.source)
+        return {"loss": l1(synthetic, batch.target, batch.target_mask), **self._generator_loss(batch, synthetic)[1]}
+
+    def preview(self, batch: Batch) -> Preview:
+        """The source, the synthetic target and the true one, each between the darkest and the brightest of the batch's real images."""
+        synthetic, target = self.networks["generator"](batch.source), self.setting.target.upper()
+        return {
+            self.setting.source.upper(): _grey(batch.source, batch.source),
+            f"s{target}": _grey(synthetic, batch.target),
+            target: _grey(batch.target, batch.target),
+        }
+
+    def synthesize(self, scan: Volume) -> Volume:
+        """The scan in the other modality, on its own grid; see `transmodal.engine.predict.synthesize`."""
+        return synthesize(self.networks["generator"], scan, self.setting)
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
+        return synthesize_with_uncertainty(self.networks["generator"], scan, self.setting)
+
+    def state(self) -> Mapping[str, Any]:
+        """What the loss and the health are measured by."""
+        return {"loss": self._loss.state(), "health": self._health.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self._loss.load_state(state["loss"])
+        self._health.load_state(state["health"])
+
+    def _train_generator(self, batch: Batch, synthetic: Images, update: Update) -> dict[str, Tensor]:
+        loss, metrics = self._generator_loss(batch, synthetic)
+        update("generator", loss)
+        return metrics
+
+    def _train_discriminator(self, batch: Batch, synthetic: Images, update: Update) -> dict[str, Tensor]:
+        real, made = (self._shown(batch, images) for images in (batch.target, synthetic))
+        loss, metrics = self._judge.loss(self.networks["discriminator"], real, made)
+        update("discriminator", self.settings.discriminator_weight * loss)
+        return metrics
+
+    def _generator_loss(self, batch: Batch, synthetic: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The generator's loss, and its terms."""
+        paired = self._loss(synthetic, batch)
+        adversarial = generator_loss(self.settings.adversarial, self.networks["discriminator"](self._shown(batch, synthetic)))
+        total = paired + self.settings.adversarial_weight * adversarial
+        return total, {"generator": total.detach(), "paired": paired.detach(), "adversarial": adversarial.detach()}
+
+    def _shown(self, batch: Batch, target: Images) -> Float[Tensor, "b c h w"]:
+        """What the discriminator is given of a target, true or synthetic."""
+        return torch.cat([batch.source, target], dim=1) if self.settings.conditional else target
+
+
+def _grey(images: Images, real: Images) -> Images:
+    """Images with 0 and 1 for the least and the greatest value of the real ones."""
+    low, high = real.aminmax()
+    return (images.float() - low) / (high - low).clamp(min=_EPSILON)
