@@ -120,20 +120,22 @@ def test_only_the_mr_changes_its_intensities(dataset):
 
 
 class Watching(Sampler):
-    """Notes which subjects and images are read."""
+    """Notes whose images are read, at the last."""
 
     def _load(self, source, source_frame, target, target_frame, rng):
-        self.__dict__.setdefault("seen", []).append((source.id, target.id))
+        self.__dict__["last"] = (source.id, target.id)
         return super()._load(source, source_frame, target, target_frame, rng)
 
 
 def watch(dataset, sampling, steps=60):
     data = Dataset(dataset)
     names = [s.id for s in data.manifest.subjects]
-    watching = Watching(data, names, "mr2ct", View(size=(8, 8)), sampling, Augmentation(), INTENSITY, 0)
+    watching = Watching(data, names, "mr2ct", View(size=(32, 32)), sampling, Augmentation(), INTENSITY, 0)
+    seen = []
     for step in range(steps):
         watching.sample(step, 0)
-    return watching.__dict__["seen"]
+        seen.append(watching.__dict__["last"])
+    return seen
 
 
 def test_unpaired_samples_never_show_a_pair(dataset):
@@ -163,6 +165,19 @@ def test_mixed_sampling_alternates(dataset):
 def test_mixed_sampling_takes_what_there_is(dataset, subjects, fraction, paired):
     draws = sampler(dataset, sampling=Sampling(pairing="mixed", paired_fraction=fraction), subjects=subjects)
     assert {draws.batch(step, 1).paired for step in range(4)} == paired
+
+
+@pytest.mark.parametrize("pairing", ["paired", "unpaired"])
+def test_slices_without_contrast_are_drawn_again(dataset, pairing):
+    """Those at the top and the bottom of a phantom hold scalp and air, all of it below 500 HU."""
+    draws = sampler(dataset, sampling=Sampling(pairing=pairing))
+    draws.intensity = {**INTENSITY, "ct": WindowIntensity(lower=500, upper=600)}
+    first = [draws._draw(np.random.default_rng((0, step, 0)), draws.is_paired(step)) for step in range(30)]
+    kept = [draws.sample(step, 0) for step in range(30)]
+    assert any(np.ptp(found.target) == 0 for found in first)
+    assert all(np.ptp(found.target) > 0 for found in kept)
+    for one, other in zip(first, kept, strict=True):
+        assert np.ptp(one.target) == 0 or np.array_equal(one.target, other.target)
 
 
 def test_paired_samples_lie_in_the_head(dataset):

@@ -21,6 +21,9 @@ from transmodal.data.store import Dataset
 from transmodal.imaging.intensity import Intensity
 from transmodal.imaging.preparation import BACKGROUND
 
+# Times that a sample is drawn; of a head with any contrast, some tenths of its slices at most have none.
+_ATTEMPTS = 20
+
 
 class View(Config):
     """What a network sees of a volume.
@@ -212,9 +215,21 @@ class Sampler:
         return collate([self.sample(step, first + k) for k in range(size)], self.is_paired(step))
 
     def sample(self, step: int, index: int) -> Sample:
-        """Sample `index` of training step `step`."""
-        rng = np.random.default_rng((self.seed, step, index))
-        if self.is_paired(step):
+        """Sample `index` of training step `step`, with some contrast in its images.
+
+        Slices at the ends of a head may lie beyond a narrow window. There is nothing to learn from them, and where networks normalise each
+        image by itself, their gradient has no bound. They are drawn again.
+        """
+        paired, found = self.is_paired(step), None
+        for attempt in range(_ATTEMPTS):
+            found = self._draw(np.random.default_rng((self.seed, step, index, *([attempt] if attempt else ()))), paired)
+            if self._has_contrast(found):
+                break
+        assert found is not None
+        return found
+
+    def _draw(self, rng: np.random.Generator, paired: bool) -> Sample:
+        if paired:
             subject = self.subjects[self.pairs[rng.integers(len(self.pairs))]]
             frame = self._draw_frame(subject, self.source, self._draw_axis(rng), rng)
             return self._load(subject, frame, subject, frame, rng)
@@ -224,6 +239,10 @@ class Sampler:
         axis = self._draw_axis(rng)
         frames = (self._draw_frame(source, self.source, axis, rng), self._draw_frame(target, self.target, axis, rng))
         return self._load(source, frames[0], target, frames[1], rng)
+
+    def _has_contrast(self, found: Sample) -> bool:
+        """Whether neither image is the same everywhere; a target that is no image, such as a mask of bone, may be."""
+        return bool(np.ptp(found.source) > 0 and (self.learned is not None or np.ptp(found.target) > 0))
 
     def _pools(self) -> tuple[list[str], list[str], list[str]]:
         """Who is drawn as a pair, whose sources are drawn by themselves, and whose targets."""
