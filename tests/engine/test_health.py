@@ -92,6 +92,13 @@ def test_each_fault_is_told_by_its_name(change, kind):
     assert finding.message.startswith(finding.kind)
 
 
+def test_images_that_are_made_of_nothing_have_neither_edges_nor_drift():
+    images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = ImageHealth("g").measure(None, images, images)
+    assert found.keys() == {"g_diversity", "g_histogram_distance"}
+    assert judge({name: float(value) for name, value in found.items()}) == []
+
+
 def test_a_bad_cycle_is_no_drift():
     assert judge({**SOUND, "generator_mr2ct_edges": 0.05, "generator_mr2ct_cycle": 0.3}) == []
 

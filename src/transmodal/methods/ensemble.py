@@ -51,7 +51,13 @@ class Ensemble(Method):
 
 
 def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
-    """The method of one run, or the ensemble of several; see `load_method` for the errors, and `ConfigError` for one that turns nothing."""
+    """The method of one run, or the ensemble of several.
+
+    Raises
+    ------
+    ConfigError
+        If a run turns no scan into another, or not all make the same thing; see `load_method` for the rest.
+    """
     methods = [load_method(folder, device) for folder in folders]
     for folder, method in zip(folders, methods, strict=True):
         if not method.directions:
