@@ -3,7 +3,8 @@
 Training: one step in every variant of number format, memory layout and compilation. Synthesis: one head of 181x217x181 voxels, and its
 peak memory. Everything takes its turn in interleaved rounds, in a process of its own for each row; the tables have the median, and the
 least and the most. The limit is the rate at which the machine multiplies large matrices of that number format, measured beside; the
-share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else.
+share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else. A share above 100 % says that other
+work ran beside the measurement.
 """
 
 import argparse
