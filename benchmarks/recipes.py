@@ -8,22 +8,28 @@ steps of each row, and multiplied; that of a volume is from the start of the com
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from cli import cell, summary, train_once, transmodal
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from transmodal.contracts import LearnedMethod
 from transmodal.core.volume import require_same_grid
 from transmodal.engine.run import read_run
 from transmodal.evaluation.metrics import dice
+from transmodal.imaging.grid import canonical
 from transmodal.imaging.scan import read_scan
 from transmodal.methods.runs import load_method
 from transmodal.networks.summary import count_parameters
 
 BONE_HU = 250
+SCANS = ("colin27_t1", "t1_head")
+# Axis and place, in the field of view, of the slices in the pictures.
+PLACES = ((2, 0.6), (1, 0.5), (0, 0.48))
 COLIN_BONE = 7
 SIMULATED = ("--shape", "96", "112", "96", "--spacing-mm", "2")
 FEW = ["train.batch_size=4", "train.validate_every=100"]
@@ -65,6 +71,8 @@ def main() -> None:
     print("| recipe | steps × batch | parameters | training, min | MAE, HU | PSNR, dB | SSIM | bone Dice | Colin27 bone Dice | volume, s |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(lines))
+    for scan in SCANS:
+        draw([name for name in arguments.only if takes_mr(name)], arguments.scans / f"{scan}.nii.gz", arguments.out)
 
 
 def make_data(out: Path, labels: Path) -> None:
@@ -95,7 +103,7 @@ def prepare_row(name: str, out: Path, scans: Path) -> None:
 
 def table_row(name: str, out: Path, labels: Path, scans: Path) -> str:
     """A line of the table, with times measured now."""
-    run, real = out / "runs" / name, out / "real" / name / "colin27.nii.gz"
+    run, real = out / "runs" / name, out / "real" / name / "colin27_t1.nii.gz"
     found, training = summary(out / "scores" / name), read_run(run).recipe["train"]
     seconds = transmodal("synthesize", scans / "colin27_t1.nii.gz", real, "--model", run)[0] if takes_mr(name) else None
     three = [("mae_hu", 1), ("psnr_db", 2), ("ssim", 3)]
@@ -139,6 +147,25 @@ def seconds_a_step(name: str, out: Path) -> float:
             brief = [*settings_of(name, out), "train.validation_fraction=0", f"train.steps={steps}", "train.decay_from=0"]
             walls.append(train_once(ROWS[name][0], brief, out / "dataset", Path(folder) / "run")["wall_s"])
     return (walls[1] - walls[0]) / 20
+
+
+def draw(names: Sequence[str], scan: Path, out: Path) -> None:
+    """A picture of a real scan and of what each row made of it: an axial, a coronal and a sagittal slice, the patient's right on the left."""
+    mr = canonical(read_scan(scan, "mr"))
+    top = np.percentile(mr.array[mr.array > mr.array.mean()], 98)
+    columns = [("real T1", mr, (0, top))]
+    for name in names:
+        made = canonical(read_scan(out / "real" / name / scan.name, "ct"))
+        columns.append((name, made, (-600, 1400) if makes_images(name) else (0, 1)))
+    figure = Figure(figsize=(1.75 * len(columns), 6.1), facecolor="black", layout="constrained")
+    panels = figure.subplots(3, len(columns))
+    for column, (title, volume, limits) in enumerate(columns):
+        for row, (axis, place) in enumerate(PLACES):
+            plane = np.take(volume.array, int(place * volume.shape[axis]), axis).T[::-1, :: -1 if axis else 1]
+            panels[row, column].imshow(plane, cmap="gray", vmin=limits[0], vmax=limits[1])
+            panels[row, column].axis("off")
+        panels[0, column].set_title(title, color="white", fontsize=8)
+    figure.savefig(out / f"{scan.name.removesuffix('.nii.gz')}.png", dpi=80, facecolor="black")
 
 
 def overlap(result: Path, labels: Path) -> float:
