@@ -231,7 +231,7 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
             nn.utils.clip_grads_with_norm_(parameters, loop.settings.clip_norm, norm)
         optimizer.step()
 
-    with ExitStack() as apart:
+    with ExitStack() as apart:  # every update averages its gradients itself
         for network in loop.method.networks.values():
             apart.enter_context(loop.fabric.no_backward_sync(network))  # pyright: ignore[reportArgumentType]
         metrics = loop.method.training_step(batch.to(loop.fabric.device), update)
