@@ -8,6 +8,7 @@ import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -221,19 +222,47 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
         optimizer, networks = loop.optimizations[name].optimizer, loop.optimizations[name].networks
         parameters = [p for network in networks for p in loop.bare[network].parameters()]
         optimizer.zero_grad()
-        # A generator's loss goes through the discriminator, whose own gradients are not wanted; but DDP waits for those of all.
-        wanted: dict[str, Any] = {} if loop.fabric.world_size > 1 else {"inputs": parameters}
-        loop.fabric.backward(loss, **wanted)
+        # A generator's loss goes through the discriminator, whose own gradients are not wanted.
+        loop.fabric.backward(loss, inputs=parameters)
+        _average_gradients(loop.fabric, parameters)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norms[f"gradient_norm_{name}"] = norm
         if loop.settings.clip_norm:
             nn.utils.clip_grads_with_norm_(parameters, loop.settings.clip_norm, norm)
         optimizer.step()
 
-    metrics = loop.method.training_step(batch.to(loop.fabric.device), update)
+    with ExitStack() as apart:  # every update averages its gradients itself
+        for network in loop.method.networks.values():
+            apart.enter_context(loop.fabric.no_backward_sync(network))  # pyright: ignore[reportArgumentType]
+        metrics = loop.method.training_step(batch.to(loop.fabric.device), update)
+    _share_buffers(loop)
     loop.pending.append({**metrics, **norms})
     for name, average in loop.averages.items():
         torch._foreach_lerp_(list(average.values()), list(_floats(loop.bare[name]).values()), 1 - (loop.settings.ema or 0))
+
+
+def _average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
+    """Put in the place of every gradient its mean over the processes, all in one message.
+
+    Left to DDP, this would need every network to be called once for each loss that is to move it, and to be used whole. But a
+    discriminator is called for the losses of others, and what has a head for each kind of image uses one of them at a time.
+    """
+    if fabric.world_size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    means = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+    assert isinstance(means, Tensor)
+    for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def _share_buffers(loop: _Loop) -> None:
+    """Give all processes what the first one has in its buffers, such as the running statistics of batch normalisation."""
+    if loop.fabric.world_size == 1:
+        return
+    for network in loop.bare.values():
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _log(loop: _Loop, log: TrainingLog) -> dict[str, float]:
