@@ -150,7 +150,7 @@ def seconds_a_step(name: str, out: Path) -> float:
 
 
 def draw(names: Sequence[str], scan: Path, out: Path) -> None:
-    """A picture of a real scan and of what each row made of it: an axial, a coronal and a sagittal slice, the patient's right on the left."""
+    """A picture of a real scan and of what each row made of it: axial, coronal and sagittal slices, the patient's right on the left."""
     mr = canonical(read_scan(scan, "mr"))
     top = np.percentile(mr.array[mr.array > mr.array.mean()], 98)
     columns = [("real T1", mr, (0, top))]

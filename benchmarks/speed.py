@@ -208,7 +208,7 @@ def peak_gib(build: Callable[[Contender], Work], contender: Contender) -> float:
 def matrix_rate(dtype: torch.dtype) -> float:
     """Multiply-adds a second in the product of two large square matrices, of the sizes and repeats the best.
 
-    As a product, and as a 1x1 convolution, which is the same: torch has them done by two libraries, of which the one or the other is faster.
+    As a product, and as a 1x1 convolution, which is the same: torch leaves them to two libraries, of which either may be the faster.
     """
     rates = []
     for size in MATRIX_SIZES:
