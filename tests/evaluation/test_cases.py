@@ -25,6 +25,9 @@ def touch(folder: Path, *names: str) -> Path:
         ("a/sct.nii.gz", "a/sct_uncertainty.nii.gz", "b/sct.nii.gz", "b/bone.nii.gz"),
         ("a.nii.gz", "a_uncertainty.nii.gz", "b.nii.gz", "b_bone.nii.gz"),
         ("a_sct.nii.gz", "a_sct_uncertainty.nii.gz", "b_sct.nii.gz"),
+        ("a/sct.nii.gz", "a/sct_cycle.nii.gz", "b/sct.nii.gz"),
+        ("a.nii.gz", "a_cycle.nii.gz", "b.nii.gz"),
+        ("a_sct.nii.gz", "a_sct_cycle.nii.gz", "b_sct.nii.gz"),
     ],
 )
 def test_every_layout_gives_the_same_cases(tmp_path, names):

@@ -16,6 +16,9 @@ class Constant(Method):
         self.value, self.modality, self.directions = value, modality, directions
         self.product = "bone" if modality == "mask" else "image"
 
+    def cycle(self, scan):
+        return scan.with_array(scan.array + self.value) if len(self.directions) == 2 else super().cycle(scan)
+
     def synthesize(self, scan):
         dtype = {"ct": np.int16, "mr": np.float32, "mask": bool}[self.modality]
         return scan.with_array(np.full(scan.shape, self.value, dtype), self.modality)
@@ -54,3 +57,14 @@ def test_what_cannot_be_averaged_is_refused():
     for other in (Constant(0, directions=("ct2mr",)), Constant(0, "mask")):
         with pytest.raises(ConfigError, match="do not make the same thing"):
             Ensemble([Constant(0), other])
+
+
+def test_the_scan_is_made_again_by_each_and_the_mean_taken():
+    both = ("mr2ct", "ct2mr")
+    again = Ensemble([Constant(value, directions=both) for value in (1, 2)]).cycle(SCAN)
+    assert again.modality == "mr"
+    assert (again.array == 1.5).all()
+    hu = SCAN.with_array(np.zeros(SCAN.shape, np.int16), "ct")
+    assert Ensemble([Constant(value, directions=both) for value in (1, 4)]).cycle(hu).array.dtype == np.int16
+    with pytest.raises(ConfigError, match="both ways"):
+        Ensemble([Constant(1, directions=both), Constant(2)]).cycle(SCAN)

@@ -16,8 +16,8 @@ from transmodal.imaging.layouts.bids_names import CT_SUFFIX, parse_name
 from transmodal.imaging.layouts.subjects import Options, safe_names, scans_in
 from transmodal.imaging.scan import find_scan, strip_scan_suffix
 
-# What files of a case are called; the uncertainty of a synthetic image has the image's name and this.
-STEMS = ("mr", "ct", "sct", "smr", "mask", "labels", "bone", "uncertainty")
+# What files of a case are called; what is made beside a synthetic image has the image's name and one of the last two.
+STEMS = ("mr", "ct", "sct", "smr", "mask", "labels", "bone", "uncertainty", "cycle")
 
 
 @dataclass(frozen=True)

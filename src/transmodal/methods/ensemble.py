@@ -1,6 +1,6 @@
 """Several runs as one method: their mean, and how far they differ."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +41,11 @@ class Ensemble(Method):
 
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
         """The same, and the standard deviation over the methods (of masks, over their votes of 0 and 1)."""
-        found, modality = Moments(), scan.modality
-        for method in self.methods:
-            result = method.synthesize(scan)
-            found.add(np.asarray(result.array, dtype=np.float32))
-            modality = result.modality
-        mean = scan.with_array(found.mean, modality)
-        return mean.with_array(_as_modality(mean)), scan.with_array(found.sd, "uncertainty")
+        return _average(method.synthesize(scan) for method in self.methods)
+
+    def cycle(self, scan: Volume) -> Volume:
+        """The mean of the scans that each method makes again from its own result."""
+        return _average(method.cycle(scan) for method in self.methods)[0]
 
 
 def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
@@ -63,6 +61,16 @@ def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
         if not method.directions:
             raise ConfigError(f"--model {folder}: it turns no scan into another; the images that it makes are in {folder / 'previews'}")
     return Ensemble(methods) if len(methods) > 1 else methods[0]
+
+
+def _average(results: Iterable[Volume]) -> tuple[Volume, Volume]:
+    """The mean of volumes of one modality on one grid, as such a volume, and their standard deviation."""
+    found, volume = Moments(), None
+    for volume in results:
+        found.add(np.asarray(volume.array, dtype=np.float32))
+    assert volume is not None, "there is at least one method"
+    mean = volume.with_array(found.mean)
+    return mean.with_array(_as_modality(mean)), volume.with_array(found.sd, "uncertainty")
 
 
 def _as_modality(mean: Volume) -> Shaped[np.ndarray, "x y z"]:
