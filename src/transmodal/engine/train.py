@@ -2,9 +2,6 @@
 
 import logging
 import math
-import signal
-import threading
-import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +26,8 @@ from transmodal.engine.checkpoint import load_latest, load_optimizer, load_weigh
 from transmodal.engine.hardware import Precision, choose_device, keep_memory, optimize_layout, use_bf16
 from transmodal.engine.health import Finding, HealthWatch
 from transmodal.engine.logs import TrainingLog
+from transmodal.engine.processes import average_gradients, gather, share_buffers
+from transmodal.engine.stop import Stop
 
 WEIGHTS_NAME = "weights.safetensors"
 POLYNOMIAL_POWER = 0.9
@@ -162,7 +161,7 @@ def train(
     """
     keep_memory()
     loop = _set_up(fabric, method, settings, run)
-    with TrainingLog(run, settings.steps, loop.progress.step, quiet or not fabric.is_global_zero) as log, _Stop() as stop:
+    with TrainingLog(run, settings.steps, loop.progress.step, quiet or not fabric.is_global_zero) as log, Stop() as stop:
         _fit(loop, sampler, validation, log, stop)
     return loop.progress
 
@@ -181,7 +180,7 @@ def _set_up(fabric: Fabric, method: LearnedMethod, settings: Training, run: Path
     return loop
 
 
-def _fit(loop: _Loop, sampler: Sampler, validation: Sampler | None, log: TrainingLog, stop: "_Stop") -> None:
+def _fit(loop: _Loop, sampler: Sampler, validation: Sampler | None, log: TrainingLog, stop: Stop) -> None:
     settings, progress = loop.settings, loop.progress
     fixed = _validation_batches(validation, settings) if validation else []
     watch = HealthWatch()
@@ -224,7 +223,7 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
         optimizer.zero_grad()
         # A generator's loss goes through the discriminator, whose own gradients are not wanted.
         loop.fabric.backward(loss, inputs=parameters)
-        _average_gradients(loop.fabric, parameters)
+        average_gradients(loop.fabric, parameters)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norms[f"gradient_norm_{name}"] = norm
         if loop.settings.clip_norm:
@@ -235,34 +234,10 @@ def _step(loop: _Loop, step: int, batch: Batch) -> None:
         for network in loop.method.networks.values():
             apart.enter_context(loop.fabric.no_backward_sync(network))  # pyright: ignore[reportArgumentType]
         metrics = loop.method.training_step(batch.to(loop.fabric.device), update)
-    _share_buffers(loop)
+    share_buffers(loop.fabric, loop.bare.values())
     loop.pending.append({**metrics, **norms})
     for name, average in loop.averages.items():
         torch._foreach_lerp_(list(average.values()), list(_floats(loop.bare[name]).values()), 1 - (loop.settings.ema or 0))
-
-
-def _average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
-    """Put in the place of every gradient its mean over the processes, all in one message.
-
-    Left to DDP, this would need every network to be called once for each loss that is to move it, and to be used whole. But a
-    discriminator is called for the losses of others, and what has a head for each kind of image uses one of them at a time.
-    """
-    if fabric.world_size == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    means = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
-    assert isinstance(means, Tensor)
-    for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-
-
-def _share_buffers(loop: _Loop) -> None:
-    """Give all processes what the first one has in its buffers, such as the running statistics of batch normalisation."""
-    if loop.fabric.world_size == 1:
-        return
-    for network in loop.bare.values():
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, src=0)
 
 
 def _log(loop: _Loop, log: TrainingLog) -> dict[str, float]:
@@ -332,7 +307,7 @@ def _write_weights(loop: _Loop) -> None:
 
 def _save(loop: _Loop, log: TrainingLog) -> None:
     """Write all that an exact resume needs. What was logged goes first: a checkpoint never knows more than the table."""
-    states = _states(loop)
+    states = gather(loop.fabric, loop.method.state())  # each process has seen images of its own
     if loop.fabric.is_global_zero:
         log.flush()
         tree: dict[str, Any] = {
@@ -344,23 +319,6 @@ def _save(loop: _Loop, log: TrainingLog) -> None:
         }
         save_checkpoint(loop.run, loop.progress.step, tree)
     loop.fabric.barrier()
-
-
-def _states(loop: _Loop) -> list[Mapping[str, Any]]:
-    """The state of the method in every process: each has seen images of its own."""
-    state = loop.method.state()
-    if loop.fabric.world_size == 1:
-        return [state]
-    states: list[Any] = [None] * loop.fabric.world_size
-    torch.distributed.all_gather_object(states, _on_cpu(state))
-    return states
-
-
-def _on_cpu(tree: Any) -> Any:
-    """The same values, with every tensor where all processes can take it."""
-    if isinstance(tree, Mapping):
-        return {name: _on_cpu(node) for name, node in tree.items()}
-    return tree.cpu() if isinstance(tree, Tensor) else tree
 
 
 def _resume(loop: _Loop) -> None:
@@ -433,33 +391,3 @@ class _averaged:
         for name, tensors in weights.items():
             for key, tensor in _floats(self._loop.bare[name]).items():
                 tensor.copy_(tensors[key])
-
-
-class _Stop:
-    """Turns the first SIGINT or SIGTERM into a wish that is granted at the end of the step; a second SIGINT is not held back."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "_Stop":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: types.FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._asked = True
-
-    def requested(self, fabric: Fabric) -> bool:
-        """Whether any process was asked to stop."""
-        if fabric.world_size == 1:
-            return self._asked
-        votes = fabric.all_reduce(torch.tensor(float(self._asked), device=fabric.device), reduce_op="sum")
-        return bool(votes > 0)  # pyright: ignore[reportOperatorIssue]
