@@ -98,7 +98,7 @@ def synthesis(contender: Contender) -> Work:
 
 
 def _our_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
-    method = build_method(recipe, _setting(recipe))
+    method = build_method(recipe, setting_of(recipe))
     assert isinstance(method, LearnedMethod)
     (bare,) = method.networks.values()
     fabric = make_fabric(recipe.train, accelerator="cpu")
@@ -137,7 +137,7 @@ def _peer_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
 
 
 def _our_synthesis(recipe: Recipe) -> Work:
-    method, setting = build_method(recipe, _setting(recipe)), _setting(recipe)
+    method, setting = build_method(recipe, setting_of(recipe)), setting_of(recipe)
     assert isinstance(method, LearnedMethod)
     (network,) = method.networks.values()
     image, mask = _head()
@@ -186,7 +186,8 @@ def _autocast(variant: Variant) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=variant.precision == "bf16")
 
 
-def _setting(recipe: Recipe) -> Setting:
+def setting_of(recipe: Recipe) -> Setting:
+    """What prediction needs of a run of the recipe."""
     return Setting(
         direction=recipe.direction,
         preparation=recipe.preparation or Preparation(),

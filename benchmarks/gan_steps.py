@@ -19,7 +19,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from contenders import Variant
+from contenders import Variant, setting_of
 from published_gans import MRGAN, CycleGAN, Losses
 from speed import Timing, alone, machine, peak_gib, race, yes_no
 from torch import Tensor, nn
@@ -28,10 +28,7 @@ from transmodal.contracts import LearnedMethod
 from transmodal.core.volume import Modality
 from transmodal.data.sampling import Batch
 from transmodal.engine.hardware import optimize_layout
-from transmodal.engine.predict import Setting
 from transmodal.engine.train import make_fabric
-from transmodal.imaging.intensity import PERCENTILES, IntensityStatistics
-from transmodal.imaging.preparation import Preparation
 from transmodal.methods.recipe import Recipe, build_method, load_recipe
 
 PUBLISHED = {"cyclegan": CycleGAN, "mrgan": MRGAN}
@@ -45,8 +42,6 @@ VARIANTS: dict[Maker, tuple[Variant, Variant]] = {
 HEAD = ["recipe", "batch", "", "precision", "channels-last", "rounds", "s (least–most)", "× plain", "peak, GiB"]
 # By whether they are pairs, and by modality.
 Images = dict[bool, dict[Modality, Tensor]]
-# Those of intensities spread evenly over 0 to 100.
-STATISTICS = IntensityStatistics(mean=50, sd=29, percentiles=tuple(PERCENTILES))
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ def our_step(contender: Contender, images: Images) -> Work:
     """What the engine does with batches once they are there; learning rates and logs, which cost next to nothing, are left out."""
     size, precision = f"view.size=[{contender.size},{contender.size}]", f"train.precision={contender.variant.precision}"
     recipe = load_recipe(contender.recipe, [size, precision])
-    method, losses = build_method(recipe, setting(recipe)), {}
+    method, losses = build_method(recipe, setting_of(recipe)), {}
     assert isinstance(method, LearnedMethod)
     assert recipe.train is not None
     fabric = make_fabric(recipe.train, accelerator="cpu")
@@ -179,17 +174,6 @@ def batch_of(recipe: Recipe, images: dict[Modality, Tensor], paired: bool) -> Ba
     source, target = (images[m] for m in (("mr", "ct") if recipe.direction == "mr2ct" else ("ct", "mr")))
     inside = torch.ones_like(source, dtype=torch.bool)
     return Batch(source, target, inside, inside, paired=paired)
-
-
-def setting(recipe: Recipe) -> Setting:
-    return Setting(
-        direction=recipe.direction,
-        preparation=recipe.preparation or Preparation(),
-        intensity=recipe.intensity,
-        statistics={"mr": STATISTICS, "ct": STATISTICS},
-        view=recipe.view,
-        prediction=recipe.predict,
-    )
 
 
 if __name__ == "__main__":

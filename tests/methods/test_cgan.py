@@ -15,6 +15,7 @@ from transmodal.methods.cgan import CGAN, CGANSettings
 from transmodal.methods.recipe import load_recipe
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
+from updates import stepping
 
 SMALL = ["method.discriminator.channels=2", "method.discriminator.layers=1", "view.size=[16,16]"]
 SMALL_PIX2PIX = ["method.generator.channels=2", "method.generator.blocks=1", *SMALL]
@@ -47,26 +48,6 @@ def batch():
     mr, ct = (torch.rand((2, 1, 16, 16), generator=generator) * 2 - 1 for _ in range(2))
     inside = torch.rand((2, 1, 16, 16), generator=generator) < 0.5
     return Batch(mr, ct, inside, inside, paired=True)
-
-
-def stepping(cgan, told):
-    """An update that moves the weights as the engine does; it tells the name, the loss, and the networks that have changed."""
-    optimizations = cgan.optimizers()
-
-    def update(name, loss):
-        before = {key: copy.deepcopy(network.state_dict()) for key, network in cgan.networks.items()}
-        optimizer, networks = optimizations[name].optimizer, optimizations[name].networks
-        optimizer.zero_grad()
-        loss.backward(inputs=[p for network in networks for p in cgan.networks[network].parameters()])
-        optimizer.step()
-        changed = [
-            key
-            for key, network in cgan.networks.items()
-            if any(not torch.equal(t, before[key][n]) for n, t in network.state_dict().items())
-        ]
-        told.append((name, loss.item(), changed))
-
-    return update
 
 
 def test_the_adversarial_u_net_has_the_losses_of_its_paper():

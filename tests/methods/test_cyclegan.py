@@ -21,6 +21,7 @@ from transmodal.methods.architecture import ResnetSettings
 from transmodal.methods.cyclegan import CycleGAN, CycleGANSettings
 from transmodal.methods.recipe import load_recipe, parse_recipe
 from transmodal.workflows.train import train
+from updates import stepping
 
 TINY = {"generator": ResnetSettings(channels=2, blocks=1), "discriminator": PatchGANSettings(channels=2, layers=1)}
 GENERATORS, DISCRIMINATORS = ["generator_mr2ct", "generator_ct2mr"], ["discriminator_mr", "discriminator_ct"]
@@ -61,26 +62,6 @@ def batch(seed=0, count=2):
     images = torch.rand(2, count, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     inside = torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) < 0.5
     return Batch(images[0], images[1], inside, inside, paired=False)
-
-
-def stepping(ours, told):
-    """An update that moves the weights; it tells the name, the loss, and the networks that have changed."""
-    optimizations = ours.optimizers()
-
-    def update(name, loss):
-        before = {key: copy.deepcopy(network.state_dict()) for key, network in ours.networks.items()}
-        optimizer, networks = optimizations[name].optimizer, optimizations[name].networks
-        optimizer.zero_grad()
-        loss.backward(inputs=[p for network in networks for p in ours.networks[network].parameters()])
-        optimizer.step()
-        changed = [
-            key
-            for key, network in ours.networks.items()
-            if any(not torch.equal(t, before[key][n]) for n, t in network.state_dict().items())
-        ]
-        told.append((name, loss.item(), changed))
-
-    return update
 
 
 class Published:
