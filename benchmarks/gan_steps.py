@@ -2,10 +2,10 @@
 
 A step moves all four networks once; of MR-GAN it is an iteration of Algorithm 1, of an unpaired and a paired step, which moves them twice.
 The package takes it as in training: the method's own `training_step`, networks that Fabric has wrapped, an optimiser for each update, the
-norm of its gradients, and weights channels-last. Beside it stand the published algorithms written plainly (`published_gans.py`), in float32
-as PyTorch has it when it is told nothing, and in bfloat16 and channels-last; each time is also given as a multiple of the plain one of the
-same number format. Before that, the losses of a step with the same weights are shown to be the same: in float64, for the first step of
-Adam makes of a rounding error in a gradient a step as long as any other, and MR-GAN's later losses show it.
+norm of its gradients, and weights as the engine lays them out. Beside it stand the published algorithms written plainly
+(`published_gans.py`), in float32 and in bfloat16; each time is also given as a multiple of the plain one of the same number format. Before
+that, the losses of a step with the same weights are shown to be the same: in float64, for the first step of Adam makes of a rounding error
+in a gradient a step as long as any other, and MR-GAN's later losses show it.
 
 Rounds are interleaved, after one that does not count, in a process of its own for each recipe and batch; the table has the median, and the
 least and the most. The peak of memory is that of a process that takes a single step.
@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from contenders import Variant, setting_of
 from published_gans import MRGAN, CycleGAN, Losses
-from speed import Timing, alone, machine, peak_gib, race, yes_no
+from speed import Timing, alone, machine, peak_cell, race
 from torch import Tensor, nn
 
 from transmodal.contracts import LearnedMethod
@@ -35,11 +35,9 @@ PUBLISHED = {"cyclegan": CycleGAN, "mrgan": MRGAN}
 BATCHES = (1, 4)
 CHECKED_SIZE, CHECKED_BATCH, TOLERANCE = 64, 2, 1e-8
 Maker = Literal["transmodal", "plain"]
-VARIANTS: dict[Maker, tuple[Variant, Variant]] = {
-    "transmodal": (Variant("fp32", channels_last=True), Variant("bf16", channels_last=True)),
-    "plain": (Variant("fp32", channels_last=False), Variant("bf16", channels_last=True)),
-}
-HEAD = ["recipe", "batch", "", "precision", "channels-last", "rounds", "s (least–most)", "× plain", "peak, GiB"]
+MAKERS: tuple[Maker, Maker] = ("transmodal", "plain")
+VARIANTS = (Variant("fp32", channels_last=False), Variant("bf16", channels_last=False))
+HEAD = ["recipe", "batch", "", "precision", "rounds", "s (least–most)", "× plain", "peak, GiB"]
 # By whether they are pairs, and by modality.
 Images = dict[bool, dict[Modality, Tensor]]
 
@@ -84,7 +82,7 @@ def main() -> None:
 def check(recipe: str) -> float:
     """The largest relative difference between the losses of both makers in the first step with the same weights, all in float64."""
     torch.set_default_dtype(torch.float64)
-    ours, plain = (step_of(Contender(recipe, CHECKED_SIZE, CHECKED_BATCH, maker, VARIANTS[maker][0])) for maker in ("transmodal", "plain"))
+    ours, plain = (step_of(Contender(recipe, CHECKED_SIZE, CHECKED_BATCH, maker, VARIANTS[0])) for maker in MAKERS)
     with torch.no_grad():
         for name, network in plain.networks.items():
             for theirs, own in zip(network.parameters(), ours.networks[name].parameters(), strict=True):
@@ -97,7 +95,7 @@ def check(recipe: str) -> float:
 
 
 def print_rows(recipe: str, size: int, batch: int, rounds: int, limit: float) -> None:
-    contenders = [Contender(recipe, size, batch, maker, variant) for maker, variants in VARIANTS.items() for variant in variants]
+    contenders = [Contender(recipe, size, batch, maker, variant) for variant in VARIANTS for maker in MAKERS]
     timings: list[Timing] | None = alone(race, step_of, contenders, rounds, limit)
     if timings is None:
         print(f"| `{recipe}` | {batch} | the process ended, probably for want of memory |", flush=True)
@@ -105,17 +103,15 @@ def print_rows(recipe: str, size: int, batch: int, rounds: int, limit: float) ->
     plain = {t.contender.variant.precision: statistics.median(t.seconds) for t in timings if t.contender.maker == "plain"}
     for timing in timings:
         contender, median = timing.contender, statistics.median(timing.seconds)
-        peak = alone(peak_gib, step_of, contender)
         cells = [
             f"`{recipe}`",
             str(batch),
             contender.maker,
             contender.variant.precision,
-            yes_no(contender.variant.channels_last),
             str(len(timing.seconds)),
             f"{median:.3g} ({min(timing.seconds):.3g}–{max(timing.seconds):.3g})",
             f"{median / plain[contender.variant.precision]:.2f}",
-            "–" if peak is None else f"{peak:.2f}",
+            peak_cell(step_of, timing),
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -161,7 +157,7 @@ def our_step(contender: Contender, images: Images) -> Work:
 
 def plain_step(contender: Contender, images: Images) -> Work:
     """The same by the published algorithm."""
-    published = PUBLISHED[contender.recipe](contender.variant.channels_last, bf16=contender.variant.precision == "bf16")
+    published = PUBLISHED[contender.recipe](bf16=contender.variant.precision == "bf16")
 
     def run() -> Losses:
         steps = {paired: published.step(shown["mr"], shown["ct"], paired) for paired, shown in images.items()}

@@ -2,7 +2,7 @@
 
 The networks have the sizes of the papers, and their parameters come in the order of the package's, so that weights can be copied across.
 The algorithms are read as the package reads them (see `transmodal.methods.cyclegan` and `transmodal.methods.mrgan`): no loss is halved, and
-MR-GAN's discriminators descend. Everything is kept as PyTorch has it when it is told nothing; only `channels_last` and `bf16` change that.
+MR-GAN's discriminators descend. Everything is kept as PyTorch has it when it is told nothing; only `bf16` changes that.
 """
 
 import random
@@ -123,7 +123,7 @@ class Pool:
 class Published:
     """Two generators and two discriminators, by the names that the package gives them."""
 
-    def __init__(self, discriminators: tuple[nn.Module, nn.Module], channels_last: bool, bf16: bool) -> None:
+    def __init__(self, discriminators: tuple[nn.Module, nn.Module], bf16: bool) -> None:
         self.bf16 = bf16
         self.networks = nn.ModuleDict(
             {
@@ -133,8 +133,6 @@ class Published:
                 "discriminator_ct": discriminators[1],
             }
         )
-        if channels_last:
-            self.networks.to(memory_format=torch.channels_last)
 
     def call(self, name: str, image: Tensor) -> Tensor:
         """The result of a network, in the precision of the image."""
@@ -149,8 +147,8 @@ class Published:
 class CycleGAN(Published):
     """The step of Zhu et al., with the losses of the paper on unpaired MR and CT."""
 
-    def __init__(self, channels_last: bool, bf16: bool) -> None:
-        super().__init__((patch_discriminator(), patch_discriminator()), channels_last, bf16)
+    def __init__(self, bf16: bool) -> None:
+        super().__init__((patch_discriminator(), patch_discriminator()), bf16)
         self.generators = self.adam("generator_mr2ct", "generator_ct2mr")
         self.discriminators = self.adam("discriminator_mr", "discriminator_ct")
         self.pools = {"mr": Pool(), "ct": Pool()}
@@ -188,8 +186,8 @@ class CycleGAN(Published):
 class MRGAN(Published):
     """The steps of Algorithm 1."""
 
-    def __init__(self, channels_last: bool, bf16: bool) -> None:
-        super().__init__((DualDiscriminator(), DualDiscriminator()), channels_last, bf16)
+    def __init__(self, bf16: bool) -> None:
+        super().__init__((DualDiscriminator(), DualDiscriminator()), bf16)
         self.optimizers = {name: self.adam(name) for name in self.networks}
 
     def step(self, mr: Tensor, ct: Tensor, paired: bool) -> Losses:

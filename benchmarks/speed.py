@@ -1,10 +1,10 @@
 """Time training and synthesis by every paired recipe on the CPU, beside MONAI's BasicUNet: python benchmarks/speed.py [--only ROW ...].
 
-Training: one step in every variant of number format, memory layout and compilation. Synthesis: one head of 181x217x181 voxels, and its
-peak memory. Everything takes its turn in interleaved rounds, in a process of its own for each row; the tables have the median, and the
-least and the most. The limit is the rate at which the machine multiplies large matrices of that number format, measured beside; the
-share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else. A share above 100 % says that other
-work ran beside the measurement.
+Training: one step in every variant of number format, memory layout and compilation. Synthesis: one head of 181x217x181 voxels. The peaks
+of memory are those of whole processes that do it once. Everything takes its turn in interleaved rounds, in a process of its own for each
+row; the tables have the median, and the least and the most. The limit is the rate at which the machine multiplies large matrices of that
+number format, measured beside; the share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else. A
+share above 100 % says that other work ran beside the measurement.
 """
 
 import argparse
@@ -38,7 +38,7 @@ MATRIX_REPEATS = 3
 EAGER = [Variant(precision, channels_last) for precision in ("fp32", "bf16") for channels_last in (False, True)]
 COMPILED = [replace(variant, compiled=True) for variant in EAGER]
 FIRST_HEAD = ["recipe", "network, parameters", "precision", "channels-last"]
-TRAINING_HEAD = ["batch", "compiled", "first step, s"]
+TRAINING_HEAD = ["batch", "compiled", "first step, s", "peak, GiB"]
 SYNTHESIS_HEAD = ["peak, GiB"]
 LAST_HEAD = ["rounds", "s (least–most)", "× ours by default", "G multiply-adds", "share of the limit"]
 
@@ -97,7 +97,7 @@ def print_training(recipe: str, variants: Sequence[Variant], rounds: int, limit:
 
     def own_cells(timing: Timing) -> list[str]:
         first = f"{timing.first:.1f}" if timing.seconds else f"not available: {timing.failure}"
-        return [str(BATCHES[recipe]), yes_no(timing.contender.variant.compiled), first]
+        return [str(BATCHES[recipe]), yes_no(timing.contender.variant.compiled), first, peak_cell(training_step, timing)]
 
     print_rows(recipe, alone(race, training_step, contenders, rounds, limit), own_cells)
 
@@ -108,8 +108,7 @@ def print_synthesis(recipe: str, rounds: int, limit: float) -> None:
         contenders.extend(Contender(recipe, "MONAI", variant) for variant in (DEFAULT, PLAIN))
 
     def own_cells(timing: Timing) -> list[str]:
-        peak = alone(peak_gib, synthesis, timing.contender)
-        return ["–" if peak is None else f"{peak:.2f}"]
+        return [peak_cell(synthesis, timing)]
 
     print_rows(recipe, alone(race, synthesis, contenders, rounds, limit), own_cells)
 
@@ -128,6 +127,11 @@ def print_rows(recipe: str, timings: Sequence[Timing] | None, own_cells: Callabl
 
 def yes_no(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def peak_cell(build: Callable[[Contender], Work], timing: Timing) -> str:
+    peak = alone(peak_gib, build, timing.contender) if timing.seconds else None
+    return "–" if peak is None else f"{peak:.2f}"
 
 
 def shared_cells(timing: Timing, timings: Sequence[Timing]) -> list[str]:

@@ -10,7 +10,7 @@ from transmodal.networks.layers import Conv3d
     ("network", "layout"),
     [
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)), torch.channels_last),
-        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(4, 4)), torch.channels_last),
+        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(4, 4)), torch.contiguous_format),
         (nn.Sequential(Conv3d(2, 4, 3), nn.BatchNorm3d(4)), torch.channels_last_3d),
         (nn.Sequential(Conv3d(2, 4, 3), nn.GroupNorm(4, 4)), torch.contiguous_format),
     ],

@@ -47,13 +47,12 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
 def optimize_layout(network: nn.Module) -> nn.Module:
     """Store the weights of convolutions channels-last, which the fast kernels of CPUs and GPUs want; values do not change.
 
-    Not those of volumes that are normalised each by itself: what the layout gains in the convolutions is lost twice over in the
-    normalisation, which has no kernel for it (``benchmarks/speed.py``, resenc3d-quick).
+    Not those of a network that normalises images one by one: what the layout gains in the convolutions is lost several times over in
+    that normalisation, whose kernel for it is slow (``benchmarks/speed.py``, resenc3d-quick; ``benchmarks/gan_steps.py``).
     """
     kinds = {type(module) for module in network.modules()}
     for kind, layout in _CHANNELS_LAST.items():
-        slow = kind is nn.Conv3d and nn.GroupNorm in kinds
-        if any(issubclass(found, kind) for found in kinds) and not slow:
+        if any(issubclass(found, kind) for found in kinds) and nn.GroupNorm not in kinds:
             return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     return network
 
