@@ -2,13 +2,16 @@
 
 The comparisons of the papers on CycleGAN from unpaired slices and on MR-GAN, where the truth is known: the same generator, the same number
 of steps and the same simulated heads of 2 mm, of which each row sees what its name says as pairs. Pairs are exactly aligned, or rigidly
-apart and left so; all rows are tested on the same aligned heads, in both directions, and compared with the first row by a paired t-test
-over the heads. Everything goes through the command line; what an earlier call has finished in OUT is kept.
+apart and left so; all rows are tested on the same aligned heads, in both directions. Three tables: means over the heads, the error of every
+head, and a paired t-test over the heads between every two rows. Everything goes through the command line; what an earlier call has finished
+in OUT is kept.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from cli import cell, summary, train_once, transmodal
 from scipy.stats import ttest_rel
 
@@ -30,6 +33,8 @@ ROWS: dict[str, tuple[str, bool, list[str]]] = {
 }
 DIRECTIONS: tuple[Direction, Direction] = ("mr2ct", "ct2mr")
 PROTOCOLS = {"mr2ct": "cyclegan", "ct2mr": "mr-gan"}
+# Metrics with the digits to print, the error first.
+METRICS: dict[Direction, dict[str, int]] = {"mr2ct": {"mae_hu": 1, "psnr_db": 2}, "ct2mr": {"mae_grey": 2, "psnr_db": 2, "psnr_mrgan": 2}}
 
 
 def main() -> None:
@@ -42,10 +47,10 @@ def main() -> None:
     make_data(out)
     for name in arguments.only:
         make_row(name, out, arguments.steps)
-    print("| training | MAE, HU | p | PSNR, dB | MR: MAE, grey levels | p | MR: PSNR, dB | psnr_mrgan, dB |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in arguments.only:
-        print(table_row(name, arguments.only[0], out))
+    print_means(arguments.only, out)
+    for direction in DIRECTIONS:
+        print_heads(arguments.only, direction, out)
+        print_tests(arguments.only, direction, out)
 
 
 def make_data(out: Path) -> None:
@@ -91,22 +96,51 @@ def make_row(name: str, out: Path, steps: int) -> None:
         transmodal("evaluate", predictions, out / "test", scores_of(name, direction, out), *where)
 
 
-def table_row(name: str, first: str, out: Path) -> str:
-    cells = [name]
-    for direction, metrics in (("mr2ct", ["mae_hu", "psnr_db"]), ("ct2mr", ["mae_grey", "psnr_db", "psnr_mrgan"])):
-        found = summary(scores_of(name, direction, out))[PROTOCOLS[direction]]
-        values = [values_of(row, direction, metrics[0], out) for row in (name, first)]
-        p = "–" if name == first else f"{ttest_rel(*values).pvalue:.2g}"
-        cells += [cell(found[metrics[0]], 1), p, *(cell(found[metric], 2) for metric in metrics[1:])]
-    return f"| {' | '.join(cells)} |"
+def print_means(names: Sequence[str], out: Path) -> None:
+    """Mean and standard deviation over the heads."""
+    print_table_head("training", ["MAE, HU", "PSNR, dB", "MR: MAE, grey levels", "MR: PSNR, dB", "psnr_mrgan, dB"])
+    for name in names:
+        cells = []
+        for direction, metrics in METRICS.items():
+            found = summary(scores_of(name, direction, out))[PROTOCOLS[direction]]
+            cells += [cell(found[metric], digits) for metric, digits in metrics.items()]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
-def values_of(name: str, direction: Direction, metric: str, out: Path) -> list[float]:
-    """A metric of every test head, in the order of their names."""
-    cases = sorted(read_scores(scores_of(name, direction, out)).cases, key=lambda case: case.case)
-    values = [case.scores[PROTOCOLS[direction]].values[metric] for case in cases]
-    assert None not in values, f"{name}: {metric} is not defined for every head"
-    return values
+def print_heads(names: Sequence[str], direction: Direction, out: Path) -> None:
+    """The error of every head."""
+    columns = [errors(name, direction, out) for name in names]
+    print_table_head(f"{direction}, {error_of(direction)}", names)
+    for head in columns[0]:
+        print(f"| {head} | {' | '.join(f'{column[head]:.1f}' for column in columns)} |")
+
+
+def print_tests(names: Sequence[str], direction: Direction, out: Path) -> None:
+    """By how much the row's error is above the column's in the mean, and the p-value of a paired t-test."""
+    values = {name: np.array(list(errors(name, direction, out).values())) for name in names}
+    print_table_head(f"{direction}, {error_of(direction)}: row − column (p)", names)
+    for row in names:
+        cells = [
+            "" if row == column else f"{(values[row] - values[column]).mean():+.1f} ({ttest_rel(values[row], values[column]).pvalue:.2g})"
+            for column in names
+        ]
+        print(f"| {row} | {' | '.join(cells)} |")
+
+
+def print_table_head(corner: str, columns: Sequence[str]) -> None:
+    print(f"\n| {corner} | {' | '.join(columns)} |\n{'|---' * (len(columns) + 1)}|")
+
+
+def errors(name: str, direction: Direction, out: Path) -> dict[str, float]:
+    """The mean absolute error of every test head, by their names."""
+    protocol, metric = PROTOCOLS[direction], error_of(direction)
+    cases = read_scores(scores_of(name, direction, out)).cases
+    values = {case.case: case.scores[protocol].values[metric] for case in sorted(cases, key=lambda case: case.case)}
+    return {head: value for head, value in values.items() if value is not None}
+
+
+def error_of(direction: Direction) -> str:
+    return next(iter(METRICS[direction]))
 
 
 def scores_of(name: str, direction: Direction, out: Path) -> Path:
