@@ -169,6 +169,19 @@ def test_a_validation_loss_that_some_batches_lack_is_the_mean_of_the_others(data
     assert (progress.best_loss, progress.best_step) == (3, 4)
 
 
+class Failing(Fake):
+    def training_step(self, batch, update):
+        if self.steps == 9:
+            raise RuntimeError("on purpose")
+        return super().training_step(batch, update)
+
+
+def test_what_was_logged_can_be_read_from_the_last_validation_on(dataset, tmp_path):
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run(dataset, tmp_path, Failing, steps=30, validate_every=8, checkpoint_every=30)
+    assert [int(row["step"]) for row in read_metrics(tmp_path / "metrics.csv")][-1] == 8
+
+
 class Worsening(Fake):
     def validation_step(self, batch):
         return {"loss": self.steps}

@@ -279,6 +279,7 @@ def _validate(loop: _Loop, batches: list[Batch], log: TrainingLog) -> None:
         columns = loop.method.preview(batches[0].to(loop.fabric.device))  # on every process, because networks talk to one another
         if loop.fabric.is_global_zero:
             log.show(loop.progress.step, columns)
+            log.flush()
         progress = loop.progress
         if "loss" not in values:
             progress.best_step = progress.step
