@@ -66,7 +66,7 @@ def turn_over(path: Path) -> None:
 def make_row(name: str, out: Path, steps: int) -> None:
     turned, own = ROWS[name]
     dataset = out / ("turned" if turned else "upright") / "dataset"
-    train_once("cyclegan", [*scaled("cyclegan", steps), *PERCENTILES, *own], dataset, run_of(name, out))
+    train_once("cyclegan", [*scaled(steps), *PERCENTILES, *own], dataset, run_of(name, out))
 
 
 def warnings(run: Path) -> list[str]:

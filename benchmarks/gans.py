@@ -3,8 +3,8 @@
 The comparisons of the papers on CycleGAN from unpaired slices and on MR-GAN, where the truth is known: the same generator, the same number
 of steps and the same simulated heads of 2 mm, of which each row sees what its name says as pairs. Pairs are exactly aligned, or rigidly
 apart and left so; all rows are tested on the same aligned heads, in both directions. Three tables: means over the heads, the error of every
-head, and a paired t-test over the heads between every two rows. Everything goes through the command line; what an earlier call has finished
-in OUT is kept.
+head, and a paired t-test over the heads between every two rows; and a slice of the first head, ``OUT/gans.png``. Everything goes through
+the command line; what an earlier call has finished in OUT is kept.
 """
 
 import argparse
@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from cli import cell, summary, train_once, transmodal
+from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
-from transmodal.core.volume import Direction
+from transmodal.core.volume import Direction, Modality
 from transmodal.evaluation.results import read_scores
+from transmodal.imaging.grid import canonical
+from transmodal.imaging.scan import read_scan
 
 SIMULATED = ("--shape", "96", "112", "96", "--spacing-mm", "2")
 APART = ("--misalign-mm", "4", "--misalign-deg", "3")
@@ -51,6 +54,7 @@ def main() -> None:
     for direction in DIRECTIONS:
         print_heads(arguments.only, direction, out)
         print_tests(arguments.only, direction, out)
+    draw(arguments.only, out)
 
 
 def make_data(out: Path) -> None:
@@ -62,13 +66,12 @@ def make_data(out: Path) -> None:
         transmodal("prepare", heads, out / pairs / "dataset", "--set", "preparation.spacing_mm=2")
 
 
-def scaled(recipe: str, steps: int) -> list[str]:
+def scaled(steps: int) -> list[str]:
     """What is changed of every row: the same small generator and discriminators, and the same training."""
-    discriminator = "method.discriminator.channels=16"
     return [
         "method.generator.channels=16",
         "method.generator.blocks=4",
-        *([discriminator, "method.discriminator.layers=2"] if recipe != "mrgan" else [discriminator, "method.discriminator.variant=D1"]),
+        "method.discriminator.channels=16",
         "view.size=[96,112]",
         "view.axes=[2]",
         "augment.translation=6",
@@ -89,8 +92,8 @@ def make_row(name: str, out: Path, steps: int) -> None:
     for direction in DIRECTIONS:
         run = out / "runs" / folder(name) / (direction if recipe == "pix2pix" else "mr2ct")
         first = direction if recipe == "pix2pix" else "mr2ct"
-        train_once(recipe, [*scaled(recipe, steps), *own, f"direction={first}"], dataset, run)
-        predictions = out / "predictions" / folder(name) / direction
+        train_once(recipe, [*scaled(steps), *own, f"direction={first}"], dataset, run)
+        predictions = predictions_of(name, direction, out)
         transmodal("synthesize", out / "test", predictions, "--direction", direction, "--model", run)
         where = ("--direction", direction, "--protocol", PROTOCOLS[direction])
         transmodal("evaluate", predictions, out / "test", scores_of(name, direction, out), *where)
@@ -131,6 +134,34 @@ def print_table_head(corner: str, columns: Sequence[str]) -> None:
     print(f"\n| {corner} | {' | '.join(columns)} |\n{'|---' * (len(columns) + 1)}|")
 
 
+def draw(names: Sequence[str], out: Path) -> None:
+    """A slice of the first head: MR, CT and each row's synthetic CT; below, the errors of these; below those, the synthetic MRs."""
+    (head,) = (path.parent for path in (out / "test").rglob("*0001/mr.nii.gz"))
+    mr, ct = middle(head / "mr.nii.gz", "mr"), middle(head / "ct.nii.gz", "ct")
+    grey = {"mr": {"cmap": "gray", "vmin": 0, "vmax": np.percentile(mr, 99.5)}, "ct": {"cmap": "gray", "vmin": -1000, "vmax": 1500}}
+    figure = Figure(figsize=(1.75 * (2 + len(names)), 6.1), facecolor="black", layout="constrained")
+    panels = figure.subplots(3, 2 + len(names))
+    for panel in panels.flat:
+        panel.axis("off")
+    panels[0, 0].imshow(mr, **grey["mr"])
+    panels[0, 1].imshow(ct, **grey["ct"])
+    for column, name in enumerate(names, start=2):
+        sct = middle(predictions_of(name, "mr2ct", out) / head.name / "sct.nii.gz", "ct")
+        smr = middle(predictions_of(name, "ct2mr", out) / head.name / "smr.nii.gz", "mr")
+        panels[0, column].imshow(sct, **grey["ct"])
+        panels[1, column].imshow(sct - ct, cmap="RdBu_r", vmin=-1000, vmax=1000)
+        panels[2, column].imshow(smr, **grey["mr"])
+    for column, title in enumerate(["MR", "CT", *names]):
+        panels[0, column].set_title(title.replace(", ", ",\n"), color="white", fontsize=8)
+    figure.savefig(out / "gans.png", dpi=80, facecolor="black")
+
+
+def middle(path: Path, modality: Modality) -> np.ndarray:
+    """The axial slice in the middle, the nose upwards."""
+    array = canonical(read_scan(path, modality)).array
+    return array[:, :, array.shape[2] // 2].T[::-1].astype(np.float32)
+
+
 def errors(name: str, direction: Direction, out: Path) -> dict[str, float]:
     """The mean absolute error of every test head, by their names."""
     protocol, metric = PROTOCOLS[direction], error_of(direction)
@@ -141,6 +172,10 @@ def errors(name: str, direction: Direction, out: Path) -> dict[str, float]:
 
 def error_of(direction: Direction) -> str:
     return next(iter(METRICS[direction]))
+
+
+def predictions_of(name: str, direction: Direction, out: Path) -> Path:
+    return out / "predictions" / folder(name) / direction
 
 
 def scores_of(name: str, direction: Direction, out: Path) -> Path:
