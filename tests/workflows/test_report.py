@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from transmodal.core.errors import DataError
+from transmodal.core.record import make_record
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.workflows.evaluate import evaluate
 from transmodal.workflows.report import report
@@ -50,6 +52,21 @@ def test_two_methods_of_one_name_are_told_apart(scores, tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<title>Twice</title>" in text
     assert "good (good)" in text and "good (again)" in text
+
+
+def test_runs_have_the_titles_of_their_recipes_and_are_told_apart(tmp_path):
+    runs = []
+    for name, title in (("a", "CycleGAN"), ("b", "MR-GAN"), ("c", "MR-GAN")):
+        (tmp_path / name).mkdir()
+        runs.append(make_run(tmp_path / name / "mr2ct"))
+        record = make_record("train", settings={"title": title}).model_dump(mode="json")
+        (runs[-1] / "record.json").write_text(json.dumps(record))
+    report(runs, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for heading in ("Training: CycleGAN<", "Training: MR-GAN (mr2ct) [2]<", "Training: MR-GAN (mr2ct) [3]<"):
+        assert heading in page
+    for name in ("CycleGAN", "MR-GAN (mr2ct) [2]", "MR-GAN (mr2ct) [3]"):
+        assert f"{name}/metrics.csv" in page  # among the inputs of the report, each with its hash
 
 
 def test_images_that_are_gone_are_said_to_be(scores, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from transmodal.core.files import atomic_path
@@ -13,7 +13,7 @@ from transmodal.core.files import atomic_path
 Columns = Mapping[str, Float[Tensor, "b 1 h w"]]
 
 _GAP = 2
-_TITLE = 14
+_TITLE, _FONT = 16, 12
 # As many samples of a batch as a picture has rows.
 _ROWS = 8
 # Smaller images are enlarged to about this, by whole numbers.
@@ -32,10 +32,10 @@ def draw(columns: Columns) -> UInt8[np.ndarray, "height width"]:
     strips = [_strip(images) for images in columns.values()]
     height, width = strips[0].shape[0] + _TITLE, sum(strip.shape[1] + _GAP for strip in strips)
     picture = Image.new("L", (width, height))
-    pen, left = ImageDraw.Draw(picture), 0
+    pen, font, left = ImageDraw.Draw(picture), ImageFont.load_default(_FONT), 0
     for title, strip in zip(columns, strips, strict=True):
         picture.paste(Image.fromarray(strip), (left, _TITLE))
-        pen.text((left + 1, 1), title, fill=_WHITE)
+        pen.text((left + 1, 1), title, fill=_WHITE, font=font)
         left += strip.shape[1] + _GAP
     return np.asarray(picture)
 

@@ -52,12 +52,11 @@ def report(sources: Sequence[Path], out: Path, *, title: str | None = None) -> N
     scored = [
         _scored(name, folder, sheet) for name, folder, sheet in track(list(zip(names, scored_in, sheets, strict=True)), "drawing slices")
     ]
-    trained = [_trained(folder) for folder in trained_in]
-    inputs = {
-        f"{folder.name}/{name}": sha256(folder / name)
-        for name, of in ((SCORES_NAME, scored_in), (METRICS_NAME, trained_in))
-        for folder in of
-    }
+    records = [_read_record(folder) for folder in trained_in]
+    runs = _distinct([_run_title(folder, record) for folder, record in zip(trained_in, records, strict=True)], trained_in)
+    trained = [_trained(name, folder, record) for name, folder, record in zip(runs, trained_in, records, strict=True)]
+    inputs = {f"{name}/{SCORES_NAME}": sha256(folder / SCORES_NAME) for name, folder in zip(names, scored_in, strict=True)}
+    inputs |= {f"{name}/{METRICS_NAME}": sha256(folder / METRICS_NAME) for name, folder in zip(runs, trained_in, strict=True)}
     write_text(Path(out), render(compose(scored, trained, make_record("report", inputs=inputs), title)))
 
 
@@ -69,7 +68,7 @@ def _require_source(folder: Path) -> None:
 
 
 def _distinct(labels: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Return the labels, with the folder (and, if need be, a number) where two methods carry the same one."""
+    """Return the labels, with the folder (and, if need be, a number) where two methods or runs carry the same one."""
     names = [
         label if labels.count(label) == 1 else f"{label} ({folder.resolve().name})" for label, folder in zip(labels, folders, strict=True)
     ]
@@ -81,10 +80,15 @@ def _read_record(folder: Path) -> Record | None:
     return validate(Record, read_json(path), str(path)) if path.is_file() else None
 
 
-def _trained(folder: Path) -> Trained:
+def _run_title(folder: Path, record: Record | None) -> str:
+    """The title of the recipe that a run was trained by, or the name of the folder."""
+    return str(record.settings.get("title", folder.resolve().name)) if record else folder.resolve().name
+
+
+def _trained(name: str, folder: Path, record: Record | None) -> Trained:
     curves, rows = read_curves(folder / METRICS_NAME), numbers(read_metrics(folder / METRICS_NAME))
     previews = sorted((folder / PREVIEWS_NAME).glob("*.png"))
-    return Trained(folder.resolve().name, curves, _read_record(folder), rows, previews[-1].read_bytes() if previews else None)
+    return Trained(name, curves, record, rows, previews[-1].read_bytes() if previews else None)
 
 
 def _scored(name: str, folder: Path, sheet: ScoreSheet) -> Scored:
