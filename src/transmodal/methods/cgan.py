@@ -17,6 +17,9 @@ Two published methods are settings of this one:
 
   Its section 3.3 trains the discriminator first, and halves its objective. The noise that pix2pix adds by dropout is that of its own
   U-Net; the generator of CycleGAN has none.
+
+The papers go from MR to CT. With `both_ways`, another generator and another discriminator learn the way back from the same pairs. Nothing
+passes between the two ways: each is what it would be alone.
 """
 
 from collections.abc import Mapping
@@ -29,10 +32,11 @@ from torch import Tensor, nn
 
 from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
 from transmodal.core.config import Config
-from transmodal.core.volume import Volume
+from transmodal.core.errors import ConfigError
+from transmodal.core.volume import Direction, Volume, reverse
 from transmodal.data.sampling import Batch
 from transmodal.engine.health import ImageHealth
-from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.engine.predict import Setting, cycle, synthesize, synthesize_with_uncertainty
 from transmodal.losses.adversarial import Adversarial, generator_loss
 from transmodal.losses.voxel import l1
 from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images
@@ -49,6 +53,8 @@ class CGANSettings(Config):
 
     Parameters
     ----------
+    both_ways : bool
+        Whether the way back is learned as well, which doubles the time of training.
     generator : Network
     discriminator : Discriminator
     conditional : bool
@@ -70,6 +76,7 @@ class CGANSettings(Config):
     """
 
     name: Literal["cgan"] = "cgan"
+    both_ways: bool = True
     generator: Network = UNetSettings()
     discriminator: Discriminator = PatchGANSettings()
     conditional: bool = False
@@ -86,13 +93,13 @@ class CGANSettings(Config):
 
 
 class CGAN(LearnedMethod):
-    """One generator from source to target, and one discriminator.
+    """A generator and a discriminator for each way: ``generator_mr2ct`` and ``discriminator_ct``, and those of the way back.
 
     Parameters
     ----------
     settings : CGANSettings
     setting : Setting
-        Direction, preparation, intensities and view, which must be of single slices.
+        Its direction is the first of the two, or the only one. The view must be of single slices.
 
     Raises
     ------
@@ -103,86 +110,152 @@ class CGAN(LearnedMethod):
     Settings = CGANSettings
 
     def __init__(self, settings: CGANSettings, setting: Setting) -> None:
-        self.settings, self.setting = settings, setting
-        self.directions, self.opinions = (setting.direction,), setting.opinions
         require_images(setting.view, 1, "method")
-        settings.generator.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
-        self.networks: dict[str, nn.Module] = {
-            "generator": settings.generator.build(setting.view),
-            "discriminator": settings.discriminator.build(setting.view, 2 if settings.conditional else 1),
-        }
-        self._loss = PairedLoss(settings.loss, setting)
-        self._judge = Judge("discriminator", settings.adversarial, settings.gradient_penalty)
-        self._health = ImageHealth("generator")
+        if settings.both_ways and settings.loss.features:
+            raise ConfigError("method.both_ways: the features of method.loss are those of CTs, and the way back makes MRs; set it to false")
+        self.settings, self.setting, self.opinions = settings, setting, setting.opinions
+        self.directions = (setting.direction, reverse(setting.direction)) if settings.both_ways else (setting.direction,)
+        self.networks: dict[str, nn.Module] = {}
+        self._ways: dict[Direction, _Way] = {way: _Way(settings, setting.towards(way), self.networks) for way in self.directions}
 
     def initialize(self) -> None:
         """Begin with the weights, and the run of a segmentor, that the recipe names, if it does."""
-        self.settings.generator.initialize(self.networks["generator"])
-        self._loss.initialize()
+        for way in self._ways.values():
+            way.initialize()
 
     def optimizers(self) -> dict[str, Optimization]:
         """One over each network."""
-        chosen = self.settings
-        rates = {"generator": chosen.learning_rate_generator, "discriminator": chosen.learning_rate_discriminator}
-        betas = (chosen.beta_1, chosen.beta_2)
-        return {name: Optimization(adam(self.networks[name].parameters(), rate, betas), (name,)) for name, rate in rates.items()}
+        chosen, found = self.settings, {}
+        for way in self._ways.values():
+            rates = {way.generator: chosen.learning_rate_generator, way.discriminator: chosen.learning_rate_discriminator}
+            for name, rate in rates.items():
+                optimizer = adam(self.networks[name].parameters(), rate, (chosen.beta_1, chosen.beta_2))
+                found[name] = Optimization(optimizer, (name,))
+        return found
 
     def training_step(self, batch: Batch, update: Update) -> Metrics:
+        """The step of each way."""
+        metrics = {}
+        for direction, way in self._ways.items():
+            metrics |= way.training_step(self._towards(direction, batch), update)
+        return metrics
+
+    def validation_step(self, batch: Batch) -> Metrics:
+        """Errors and losses of each way; the mean absolute error of the first, inside the head, chooses the best weights."""
+        metrics = {}
+        for direction, way in self._ways.items():
+            metrics |= way.validation_step(self._towards(direction, batch))
+        return {"loss": metrics[f"mae_{self.setting.target}"], **metrics}
+
+    def preview(self, batch: Batch) -> Preview:
+        """The source, the synthetic target and the true one, each between the darkest and the brightest of the batch's real images."""
+        columns = {}
+        for direction, way in self._ways.items():
+            columns |= way.preview(self._towards(direction, batch))
+        return columns
+
+    def synthesize(self, scan: Volume) -> Volume:
+        """The scan in the other modality, on its own grid; see `transmodal.engine.predict.synthesize`."""
+        way = self._from(scan)
+        return synthesize(self.networks[way.generator], scan, way.setting)
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
+        way = self._from(scan)
+        return synthesize_with_uncertainty(self.networks[way.generator], scan, way.setting)
+
+    def cycle(self, scan: Volume) -> Volume:
+        """The scan made again by the one generator from what the other makes of it; see `transmodal.engine.predict.cycle`."""
+        if not self.settings.both_ways:
+            return super().cycle(scan)
+        there = self._from(scan)
+        back = self._ways[reverse(there.setting.direction)]
+        return cycle(self.networks[there.generator], self.networks[back.generator], scan, there.setting)
+
+    def state(self) -> Mapping[str, Any]:
+        """What the losses and the health are measured by."""
+        return {direction: way.state() for direction, way in self._ways.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        for direction, way in self._ways.items():
+            way.load_state(state[direction])
+
+    def _towards(self, direction: Direction, batch: Batch) -> Batch:
+        """The batch, with source and target exchanged for the way back."""
+        if direction == self.setting.direction:
+            return batch
+        return Batch(batch.target, batch.source, batch.target_mask, batch.source_mask, paired=batch.paired)
+
+    def _from(self, scan: Volume) -> "_Way":
+        """The way that begins at the scan's modality, or the first."""
+        return next((way for way in self._ways.values() if way.setting.source == scan.modality), self._ways[self.setting.direction])
+
+
+class _Way:
+    """One direction: its two networks, which it adds to those of the method, and their losses."""
+
+    def __init__(self, settings: CGANSettings, setting: Setting, networks: dict[str, nn.Module]) -> None:
+        self.settings, self.setting, self.networks = settings, setting, networks
+        self.generator, self.discriminator = f"generator_{setting.direction}", f"discriminator_{setting.target}"
+        settings.generator.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
+        networks[self.generator] = settings.generator.build(setting.view)
+        networks[self.discriminator] = settings.discriminator.build(setting.view, 2 if settings.conditional else 1)
+        self._loss = PairedLoss(settings.loss, setting)
+        self._judge = Judge(self.discriminator, settings.adversarial, settings.gradient_penalty)
+        self._health = ImageHealth(self.generator)
+
+    def initialize(self) -> None:
+        self.settings.generator.initialize(self.networks[self.generator])
+        self._loss.initialize()
+
+    def training_step(self, batch: Batch, update: Update) -> dict[str, Tensor]:
         """One forward pass of the generator, and then the step of each network in the order of the settings."""
-        synthetic, metrics = self.networks["generator"](batch.source), {}
+        synthetic, metrics = self.networks[self.generator](batch.source), {}
         steps = [self._train_generator, self._train_discriminator]
         for train in reversed(steps) if self.settings.discriminator_first else steps:
             metrics |= train(batch, synthetic, update)
         return metrics | self._health.measure(batch.source, synthetic, batch.target)
 
-    def validation_step(self, batch: Batch) -> Metrics:
-        """The mean absolute error inside the head in network units, which chooses the best weights, and the generator's losses."""
-        synthetic = self.networks["generator"](batch.source)
-        return {"loss": l1(synthetic, batch.target, batch.target_mask), **self._generator_loss(batch, synthetic)[1]}
+    def validation_step(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean absolute error inside the head in network units, and the generator's losses."""
+        synthetic = self.networks[self.generator](batch.source)
+        error = l1(synthetic, batch.target, batch.target_mask)
+        return {f"mae_{self.setting.target}": error, **self._generator_loss(batch, synthetic)[1]}
 
-    def preview(self, batch: Batch) -> Preview:
-        """The source, the synthetic target and the true one, each between the darkest and the brightest of the batch's real images."""
-        synthetic, target = self.networks["generator"](batch.source), self.setting.target.upper()
+    def preview(self, batch: Batch) -> dict[str, Images]:
+        synthetic, target = self.networks[self.generator](batch.source), self.setting.target.upper()
         return {
             self.setting.source.upper(): _grey(batch.source, batch.source),
             f"s{target}": _grey(synthetic, batch.target),
             target: _grey(batch.target, batch.target),
         }
 
-    def synthesize(self, scan: Volume) -> Volume:
-        """The scan in the other modality, on its own grid; see `transmodal.engine.predict.synthesize`."""
-        return synthesize(self.networks["generator"], scan, self.setting)
-
-    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
-        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
-        return synthesize_with_uncertainty(self.networks["generator"], scan, self.setting)
-
-    def state(self) -> Mapping[str, Any]:
-        """What the loss and the health are measured by."""
+    def state(self) -> dict[str, Any]:
         return {"loss": self._loss.state(), "health": self._health.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
         self._loss.load_state(state["loss"])
         self._health.load_state(state["health"])
 
     def _train_generator(self, batch: Batch, synthetic: Images, update: Update) -> dict[str, Tensor]:
         loss, metrics = self._generator_loss(batch, synthetic)
-        update("generator", loss)
+        update(self.generator, loss)
         return metrics
 
     def _train_discriminator(self, batch: Batch, synthetic: Images, update: Update) -> dict[str, Tensor]:
         real, made = (self._shown(batch, images) for images in (batch.target, synthetic))
-        loss, metrics = self._judge.loss(self.networks["discriminator"], real, made)
-        update("discriminator", self.settings.discriminator_weight * loss)
+        loss, metrics = self._judge.loss(self.networks[self.discriminator], real, made)
+        update(self.discriminator, self.settings.discriminator_weight * loss)
         return metrics
 
     def _generator_loss(self, batch: Batch, synthetic: Images) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The generator's loss, and its terms."""
-        paired = self._loss(synthetic, batch)
-        adversarial = generator_loss(self.settings.adversarial, self.networks["discriminator"](self._shown(batch, synthetic)))
+        paired, target = self._loss(synthetic, batch), self.setting.target
+        adversarial = generator_loss(self.settings.adversarial, self.networks[self.discriminator](self._shown(batch, synthetic)))
         total = paired + self.settings.adversarial_weight * adversarial
-        return total, {"generator": total.detach(), "paired": paired.detach(), "adversarial": adversarial.detach()}
+        terms = {self.generator: total, f"paired_{target}": paired, f"adversarial_{target}": adversarial}
+        return total, {name: term.detach() for name, term in terms.items()}
 
     def _shown(self, batch: Batch, target: Images) -> Float[Tensor, "b c h w"]:
         """What the discriminator is given of a target, true or synthetic."""
