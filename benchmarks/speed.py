@@ -61,18 +61,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BATCHES, default=list(BATCHES), metavar="ROW", help=", ".join(BATCHES))
     parser.add_argument("--part", choices=("train", "synthesize"), help="by default both")
     parser.add_argument("--eager", action="store_true", help="leave the compiled variants out, which take minutes to compile")
+    parser.add_argument("--no-peer", action="store_true", help="leave MONAI's networks out")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="for the rounds of a row; there is always one")
     arguments = parser.parse_args()
+    peers = () if arguments.no_peer else tuple(PEER_FEATURES)
     print(machine())
     if arguments.part != "synthesize":
         print_head("Training: one step", TRAINING_HEAD)
         for recipe in arguments.only:
-            print_training(recipe, EAGER if arguments.eager else EAGER + COMPILED, arguments.rounds, arguments.limit)
+            print_training(recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
     if arguments.part != "train":
         print_head(f"Synthesis: {'×'.join(map(str, HEAD_SHAPE))} voxels", SYNTHESIS_HEAD)
         for recipe in arguments.only:
-            print_synthesis(recipe, arguments.rounds, arguments.limit)
+            print_synthesis(recipe, recipe in peers, arguments.rounds, arguments.limit)
 
 
 def machine() -> str:
@@ -90,9 +92,9 @@ def print_head(title: str, own_head: Sequence[str]) -> None:
     print(f"\n{title}\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
 
 
-def print_training(recipe: str, variants: Sequence[Variant], rounds: int, limit: float) -> None:
+def print_training(recipe: str, variants: Sequence[Variant], peer: bool, rounds: int, limit: float) -> None:
     contenders = [Contender(recipe, "transmodal", variant) for variant in variants]
-    if recipe in PEER_FEATURES:
+    if peer:
         contenders.extend(Contender(recipe, "MONAI", variant) for variant in EAGER)
 
     def own_cells(timing: Timing) -> list[str]:
@@ -102,9 +104,9 @@ def print_training(recipe: str, variants: Sequence[Variant], rounds: int, limit:
     print_rows(recipe, alone(race, training_step, contenders, rounds, limit), own_cells)
 
 
-def print_synthesis(recipe: str, rounds: int, limit: float) -> None:
+def print_synthesis(recipe: str, peer: bool, rounds: int, limit: float) -> None:
     contenders = [Contender(recipe, "transmodal", DEFAULT)]
-    if recipe in PEER_FEATURES:
+    if peer:
         contenders.extend(Contender(recipe, "MONAI", variant) for variant in (DEFAULT, PLAIN))
 
     def own_cells(timing: Timing) -> list[str]:
