@@ -2,7 +2,8 @@
 
 A sound training, and others that differ from it in one thing each, which is known to go wrong: generators that cannot follow their
 discriminators, generators that run away, and CTs that lie upside down, so that no synthetic image can be both like a CT and like the
-anatomy of its source. Everything goes through the command line; what an earlier call has finished in OUT is kept.
+anatomy of its source. Everything goes through the command line; what an earlier call has finished in OUT is kept, so give another OUT with
+other options.
 """
 
 import argparse
@@ -48,9 +49,11 @@ def make_data(out: Path) -> None:
     upright, turned = out / "upright" / "heads", out / "turned" / "heads"
     transmodal("simulate", upright, "--subjects", "12", "--seed", "1", "--prefix", "head", *SIMULATED)
     if not turned.is_dir():
-        shutil.copytree(upright, turned)
-        for path in turned.rglob("ct.nii.gz"):
+        unfinished = turned.with_name("unfinished")
+        shutil.copytree(upright, unfinished, dirs_exist_ok=True)
+        for path in unfinished.rglob("ct.nii.gz"):
             turn_over(path)
+        unfinished.rename(turned)
     for heads in (upright, turned):
         settings = ("preparation.spacing_mm=2", "preparation.registration.kind=none")
         transmodal("prepare", heads, heads.with_name("dataset"), *(word for setting in settings for word in ("--set", setting)))

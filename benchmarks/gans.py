@@ -4,7 +4,7 @@ The comparisons of the papers on CycleGAN from unpaired slices and on MR-GAN, wh
 of steps and the same simulated heads of 2 mm, of which each row sees what its name says as pairs. Pairs are exactly aligned, or rigidly
 apart and left so; all rows are tested on the same aligned heads, in both directions. Three tables: means over the heads, the error of every
 head, and a paired t-test over the heads between every two rows; and a slice of the first head, ``OUT/gans.png``. Everything goes through
-the command line; what an earlier call has finished in OUT is kept.
+the command line; what an earlier call has finished in OUT is kept, so give another OUT with other options.
 """
 
 import argparse
@@ -165,8 +165,12 @@ def errors(name: str, direction: Direction, out: Path) -> dict[str, float]:
     """The mean absolute error of every test head, by their names."""
     protocol, metric = PROTOCOLS[direction], error_of(direction)
     cases = read_scores(scores_of(name, direction, out)).cases
-    values = {case.case: case.scores[protocol].values[metric] for case in sorted(cases, key=lambda case: case.case)}
-    return {head: value for head, value in values.items() if value is not None}
+    found = {}
+    for case in sorted(cases, key=lambda case: case.case):
+        value = case.scores[protocol].values[metric]
+        assert value is not None, f"{name}: {metric} of {case.case} is not defined"
+        found[case.case] = value
+    return found
 
 
 def error_of(direction: Direction) -> str:

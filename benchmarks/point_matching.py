@@ -69,7 +69,8 @@ def by_default(fixed: np.ndarray, moving: np.ndarray, _: float) -> Transform:
 def drift(fixed: np.ndarray, moving: np.ndarray, outliers: float) -> Transform:
     """In units in which the points have unit variance, as its authors have it: the share of outliers means nothing in others."""
     thin = [points[spread_evenly(points, POINTS)[0]] for points in (moving, fixed)]
-    scale, (aim, middle) = thin[0].std(), (points.mean(axis=0) for points in thin)
+    aim, middle = (points.mean(axis=0) for points in thin)
+    scale = (thin[0] - aim).std()
     found = AffineRegistration(X=(thin[0] - aim) / scale, Y=(thin[1] - middle) / scale, w=outliers, max_iterations=MOST_ITERATIONS)
     _, (linear, offset) = found.register()
     affine = np.eye(4)

@@ -182,6 +182,28 @@ def test_what_was_logged_can_be_read_from_the_last_validation_on(dataset, tmp_pa
     assert [int(row["step"]) for row in read_metrics(tmp_path / "metrics.csv")][-1] == 8
 
 
+class Sick(Fake):
+    """Its discriminator has won."""
+
+    def training_step(self, batch, update):
+        one = torch.tensor(1.0)
+        return {**super().training_step(batch, update), "d_accuracy_real": one, "d_accuracy_synthetic": one, "d_saturation": one}
+
+
+class SickAndFailing(Sick):
+    def training_step(self, batch, update):
+        if self.steps == 14:
+            raise RuntimeError("on purpose")
+        return super().training_step(batch, update)
+
+
+def test_a_fault_that_was_told_is_not_told_again_after_an_interruption(dataset, tmp_path):
+    changes = {"steps": 24, "log_every": 1, "checkpoint_every": 12}
+    with pytest.raises(RuntimeError, match="on purpose"), pytest.warns(UserWarning, match="d has won"):
+        run(dataset, tmp_path, SickAndFailing, **changes)
+    run(dataset, tmp_path, Sick, **changes)  # a warning would be an error
+
+
 class Worsening(Fake):
     def validation_step(self, batch):
         return {"loss": self.steps}

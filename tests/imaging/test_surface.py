@@ -76,6 +76,20 @@ def test_one_voxel_has_a_surface():
     np.testing.assert_allclose(surface.points.mean(axis=0), [2, 2, 2], atol=1e-6)
 
 
+def test_a_hole_of_one_voxel_has_a_surface():
+    mask = np.ones((6, 6, 6), dtype=bool)
+    mask[2, 2, 2] = False
+    surface = extract_surface(Volume(mask, upright(1.0), "mask"))
+    np.testing.assert_allclose(surface.points.mean(axis=0), [2, 2, 2], atol=0.05)
+
+
+def test_a_single_slice_has_none():
+    mask = np.zeros((1, 6, 6), dtype=bool)
+    mask[:, 2:4] = True
+    with pytest.raises(DataError, match="two voxels along each axis"):
+        extract_surface(Volume(mask, upright(1.0), "mask"))
+
+
 @pytest.mark.parametrize(("value", "message"), [(False, "is empty"), (True, "is full")])
 def test_a_mask_without_a_surface_is_refused(value, message):
     with pytest.raises(DataError, match=message):

@@ -8,7 +8,7 @@ from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import Volume
 from transmodal.data.sampling import Batch, View
 from transmodal.engine.predict import Prediction, Setting
-from transmodal.imaging.intensity import IntensityStatistics, WindowIntensity
+from transmodal.imaging.intensity import IntensityStatistics, WindowIntensity, ZScoreIntensity
 from transmodal.imaging.preparation import Preparation
 from transmodal.imaging.scan import read_scan
 from transmodal.methods.adversary import PatchGANSettings
@@ -91,8 +91,25 @@ def test_the_error_inside_the_head_chooses_the_weights(recipe):
     assert cgan.validation_step(sample)["loss"].item() == pytest.approx(error.item(), rel=1e-5)
 
 
-def test_a_step_tells_how_both_networks_fare_and_goes_on_from_its_state():
-    cgan, again, told = method("unet2d-cgan"), method("unet2d-cgan"), []
+def test_the_way_back_may_be_the_one_that_a_network_is_not_for():
+    settings = method("pix2pix", both_ways=True).settings
+    intensity = {"mr": ZScoreIntensity(), "ct": WindowIntensity(lower=-1000, upper=1000)}
+    with pytest.raises(ConfigError, match=r"intensity\.mr, unless method\.both_ways = false"):
+        CGAN(settings, setting(intensity=intensity))
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_a_step_goes_on_from_the_state_of_its_ways(both_ways):
+    cgan, again = (method("unet2d-cgan", both_ways=both_ways) for _ in range(2))
+    cgan.training_step(batch(), stepping(cgan, []))
+    again.networks.update(cgan.networks)
+    again.load_state(cgan.state())
+    one, two = (each.training_step(batch(), lambda *_: None) for each in (cgan, again))
+    assert one == two
+
+
+def test_a_step_tells_how_both_networks_fare():
+    cgan, told = method("unet2d-cgan"), []
     metrics = cgan.training_step(batch(), stepping(cgan, told))
     health = {"accuracy_real", "accuracy_synthetic", "saturation"}
     assert metrics.keys() == {
@@ -101,10 +118,6 @@ def test_a_step_tells_how_both_networks_fare_and_goes_on_from_its_state():
         *(f"generator_mr2ct_{name}" for name in ("diversity", "histogram_distance", "edges")),
     }
     assert metrics["generator_mr2ct"] == metrics["paired_ct"] + 0.5 * metrics["adversarial_ct"]
-    again.networks.update(cgan.networks)
-    again.load_state(cgan.state())
-    one, two = (each.training_step(batch(), lambda *_: None) for each in (cgan, again))
-    assert one == two
 
 
 def test_pictures_go_from_the_darkest_to_the_brightest_of_the_real_images():

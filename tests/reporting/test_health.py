@@ -39,6 +39,12 @@ def test_a_sound_training_is_called_sound_with_its_numbers():
     assert "by 90% of what real ones do" in sentences[2]
 
 
+def test_images_that_are_made_of_nothing_have_no_edges_to_tell_of():
+    without = {name: value for name, value in ROW.items() if not name.endswith(("_edges", "_cycle"))}
+    sentences = health_words([(10 * (k + 1), without) for k in range(WINDOW)])
+    assert sentences[2].endswith("of network units.")
+
+
 def test_a_fault_is_told_with_its_step():
     sentences = health_words([*rows(WINDOW), *rows(2 * WINDOW, generator_mr2ct_diversity=0.0)])
     assert sentences[0].startswith("From step ")

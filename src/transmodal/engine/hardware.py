@@ -48,7 +48,7 @@ def optimize_layout(network: nn.Module) -> nn.Module:
     """Store the weights of convolutions channels-last, which the fast kernels of CPUs and GPUs want; values do not change.
 
     Not those of a network that normalises images one by one: what the layout gains in the convolutions is lost several times over in
-    that normalisation, whose kernel for it is slow (``benchmarks/speed.py``, resenc3d-quick; ``benchmarks/gan_steps.py``).
+    that normalisation, whose kernel for it is slow on CPUs (``benchmarks/speed.py``, resenc3d-quick; ``benchmarks/gan_steps.py``).
     """
     kinds = {type(module) for module in network.modules()}
     for kind, layout in _CHANNELS_LAST.items():

@@ -55,6 +55,14 @@ class TrainingLog:
         """Move the bar to `step`."""
         self._bar.update(self._task, completed=step)
 
+    def recorded(self, split: str) -> list[dict[str, float]]:
+        """The metrics of every row of a split so far, those from before an interruption among them."""
+        return [
+            {name: float(value) for name, value in row.items() if name not in ("step", "split")}
+            for row in self._rows
+            if row["split"] == split
+        ]
+
     def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Keep the metrics of a step; ``split`` is ``train``, or ``validation``, which is also printed."""
         self._rows.append({"step": str(step), "split": split, **{name: f"{value:.6g}" for name, value in metrics.items()}})

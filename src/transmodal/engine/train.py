@@ -184,6 +184,8 @@ def _fit(loop: _Loop, sampler: Sampler, validation: Sampler | None, log: Trainin
     settings, progress = loop.settings, loop.progress
     fixed = _validation_batches(validation, settings) if validation else []
     watch = HealthWatch()
+    for row in log.recorded("train"):  # what was told before an interruption is not told again
+        watch.look(row)
     for step, batch in _batches(loop, sampler):
         _step(loop, step, batch)
         progress.step = step + 1

@@ -53,12 +53,15 @@ def extract_surface(mask: Volume) -> Surface:
     from skimage.measure import marching_cubes
 
     inside = np.asarray(mask.array) > 0
-    if min(mask.shape) < 2 or inside.all() or not inside.any():
+    if min(mask.shape) < 2:
+        raise DataError(f"a mask of {mask.grid.describe()} has no surface; two voxels along each axis are the least")
+    if inside.all() or not inside.any():
         state = "empty" if not inside.any() else "full"
         raise DataError(f"a mask of {mask.grid.describe()} is {state}, so it has no surface; check that it belongs to this scan")
-    # Beyond the border the mask goes on as it is there, so that the blur makes no end of it; specks are lower after it than half.
+    # Beyond the border the mask goes on as it is there, so that the blur makes no end of it.
     blurred = gaussian_filter(inside.astype(np.float32), _BLUR, mode="nearest")
-    vertices, faces, _, _ = marching_cubes(blurred, min(0.5, float(blurred.max()) / 2))
+    low, high = float(blurred.min()), float(blurred.max())
+    vertices, faces, _, _ = marching_cubes(blurred, 0.5 if low < 0.5 < high else (low + high) / 2)  # of specks, and of holes
     kept = ((vertices > 0) & (vertices < np.array(mask.shape) - 1)).all(axis=1)
     if not kept.any():
         raise DataError(f"a mask of {mask.grid.describe()} has no surface but on the border of the grid; take a wider field of view")

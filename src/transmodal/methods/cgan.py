@@ -19,7 +19,7 @@ Two published methods are settings of this one:
   U-Net; the generator of CycleGAN has none.
 
 The papers go from MR to CT. With `both_ways`, another generator and another discriminator learn the way back from the same pairs. Nothing
-passes between the two ways: each is what it would be alone.
+passes between the two ways in training; the error of the first chooses the step whose weights of both are kept.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
-from transmodal.core.volume import Direction, Volume, reverse
+from transmodal.core.volume import Direction, Volume, reverse, target_of
 from transmodal.data.sampling import Batch
 from transmodal.engine.health import ImageHealth
 from transmodal.engine.predict import Setting, cycle, synthesize, synthesize_with_uncertainty
@@ -76,7 +76,7 @@ class CGANSettings(Config):
     """
 
     name: Literal["cgan"] = "cgan"
-    both_ways: bool = True
+    both_ways: bool = False
     generator: Network = UNetSettings()
     discriminator: Discriminator = PatchGANSettings()
     conditional: bool = False
@@ -115,6 +115,9 @@ class CGAN(LearnedMethod):
             raise ConfigError("method.both_ways: the features of method.loss are those of CTs, and the way back makes MRs; set it to false")
         self.settings, self.setting, self.opinions = settings, setting, setting.opinions
         self.directions = (setting.direction, reverse(setting.direction)) if settings.both_ways else (setting.direction,)
+        for direction in self.directions:
+            target, unless = target_of(direction), "" if direction == setting.direction else ", unless method.both_ways = false"
+            settings.generator.require_output(setting.intensity[target], f"intensity.{target}{unless}")
         self.networks: dict[str, nn.Module] = {}
         self._ways: dict[Direction, _Way] = {way: _Way(settings, setting.towards(way), self.networks) for way in self.directions}
 
@@ -198,7 +201,6 @@ class _Way:
     def __init__(self, settings: CGANSettings, setting: Setting, networks: dict[str, nn.Module]) -> None:
         self.settings, self.setting, self.networks = settings, setting, networks
         self.generator, self.discriminator = f"generator_{setting.direction}", f"discriminator_{setting.target}"
-        settings.generator.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
         networks[self.generator] = settings.generator.build(setting.view)
         networks[self.discriminator] = settings.discriminator.build(setting.view, 2 if settings.conditional else 1)
         self._loss = PairedLoss(settings.loss, setting)

@@ -40,10 +40,10 @@ def _at_the_end(last: Row) -> list[str]:
             f"At the end {name} knows {real:.0%} of real and {synthetic:.0%} of synthetic images; {final:.0%} of its scores are final."
         )
     for name in (name.removesuffix("_diversity") for name in last if name.endswith("_diversity")):
+        edges = f"; their edges and the source's correlate by {last[f'{name}_edges']:.2f}" if f"{name}_edges" in last else ""
         found.append(
             f"The images of {name} differ from one another by {last[f'{name}_diversity']:.0%} of what real ones do; their sorted "
-            f"intensities are off by {last[f'{name}_histogram_distance']:.3f} of network units; their edges and the source's correlate by "
-            f"{last[f'{name}_edges']:.2f}."
+            f"intensities are off by {last[f'{name}_histogram_distance']:.3f} of network units{edges}."
         )
     return found
 
