@@ -9,6 +9,7 @@ slices or patches. It is not compiled: channels-last, that fails on its padding 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -92,9 +93,9 @@ def training_step(contender: Contender) -> Work:
 
 
 def synthesis(contender: Contender) -> Work:
-    """The prediction of a whole head of 1 mm from its prepared scan; ours has the product's own precision and layout."""
-    recipe = load_recipe(contender.recipe)
-    return _our_synthesis(recipe) if contender.maker == "transmodal" else _peer_synthesis(recipe, contender.variant)
+    """The prediction of a whole head of 1 mm from its prepared scan."""
+    synthesize = _our_synthesis if contender.maker == "transmodal" else _peer_synthesis
+    return synthesize(load_recipe(contender.recipe), contender.variant)
 
 
 def _our_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
@@ -136,13 +137,20 @@ def _peer_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
     return Work(network, step)
 
 
-def _our_synthesis(recipe: Recipe) -> Work:
+def _our_synthesis(recipe: Recipe, variant: Variant) -> Work:
+    """By the product's own loop, whose choice of number format and layout is replaced by the variant's."""
     method, setting = build_method(recipe, setting_of(recipe)), setting_of(recipe)
     assert isinstance(method, LearnedMethod)
     (network,) = method.networks.values()
     image, mask = _head()
     source = setting.intensity[setting.source].fit(STATISTICS)
-    return Work(network, lambda: predict(network, image, setting, source, mask))
+    adapted, chosen = _adapted(network, variant), {"use_bf16": lambda *_: variant.precision == "bf16", "optimize_layout": lambda n: n}
+
+    def synthesize() -> np.ndarray:
+        with patch.multiple("transmodal.engine.predict", **chosen):
+            return predict(adapted, image, setting, source, mask).mean
+
+    return Work(network, synthesize)
 
 
 def _peer_synthesis(recipe: Recipe, variant: Variant) -> Work:

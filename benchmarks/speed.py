@@ -1,6 +1,6 @@
 """Time training and synthesis by every paired recipe on the CPU, beside MONAI's BasicUNet: python benchmarks/speed.py [--only ROW ...].
 
-Training: one step in every variant of number format, memory layout and compilation. Synthesis: one head of 181x217x181 voxels. The peaks
+In every variant of number format, memory layout and compilation: a step of training, and one head of 181x217x181 voxels. The peaks
 of memory are those of whole processes that do it once. Everything takes its turn in interleaved rounds, in a process of its own for each
 row; the tables have the median, and the least and the most. The limit is the rate at which the machine multiplies large matrices of that
 number format, measured beside; the share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else. A
@@ -39,7 +39,7 @@ EAGER = [Variant(precision, channels_last) for precision in ("fp32", "bf16") for
 COMPILED = [replace(variant, compiled=True) for variant in EAGER]
 FIRST_HEAD = ["recipe", "network, parameters", "precision", "channels-last"]
 TRAINING_HEAD = ["batch", "compiled", "first step, s", "peak, GiB"]
-SYNTHESIS_HEAD = ["peak, GiB"]
+SYNTHESIS_HEAD = ["compiled", "peak, GiB"]
 LAST_HEAD = ["rounds", "s (least–most)", "× ours by default", "G multiply-adds", "share of the limit"]
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     if arguments.part != "train":
         print_head(f"Synthesis: {'×'.join(map(str, HEAD_SHAPE))} voxels", SYNTHESIS_HEAD)
         for recipe in arguments.only:
-            print_synthesis(recipe, recipe in peers, arguments.rounds, arguments.limit)
+            print_synthesis(recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
 
 
 def machine() -> str:
@@ -104,13 +104,13 @@ def print_training(recipe: str, variants: Sequence[Variant], peer: bool, rounds:
     print_rows(recipe, alone(race, training_step, contenders, rounds, limit), own_cells)
 
 
-def print_synthesis(recipe: str, peer: bool, rounds: int, limit: float) -> None:
-    contenders = [Contender(recipe, "transmodal", DEFAULT)]
+def print_synthesis(recipe: str, variants: Sequence[Variant], peer: bool, rounds: int, limit: float) -> None:
+    contenders = [Contender(recipe, "transmodal", variant) for variant in variants]
     if peer:
         contenders.extend(Contender(recipe, "MONAI", variant) for variant in (DEFAULT, PLAIN))
 
     def own_cells(timing: Timing) -> list[str]:
-        return [peak_cell(synthesis, timing)]
+        return [yes_no(timing.contender.variant.compiled), peak_cell(synthesis, timing)]
 
     print_rows(recipe, alone(race, synthesis, contenders, rounds, limit), own_cells)
 

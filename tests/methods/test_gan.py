@@ -112,7 +112,7 @@ def test_it_turns_no_scan_into_another_and_leaves_pictures(dataset, heads, tmp_p
     run = train(load_recipe("gan", [*SMALL, *short]), dataset, tmp_path / "run", quiet=True)
     pictures = sorted((run / "previews").glob("*.png"))
     assert [path.name for path in pictures] == ["step_00000001.png", "step_00000002.png"]
-    assert np.asarray(Image.open(pictures[-1])).shape == (14 + 8 * 98, 9 * 98)
+    assert np.asarray(Image.open(pictures[-1])).shape == (16 + 8 * 98, 9 * 98)
     scan = heads / "Task1" / "brain" / "head0" / "mr.nii.gz"
     with pytest.raises(ConfigError, match=r"run: it turns no scan into another; the images that it makes are in .*previews"):
         synthesize(scan, tmp_path / "sct.nii.gz", run)
