@@ -49,7 +49,6 @@ PEER_FEATURES = {
     "unet3d": (80, 80, 160, 320, 640, 80),
 }
 PEER_NORMS = {"none": None, "batch": "batch"}
-HEAD_SHAPE = (181, 217, 181)
 # Those of intensities spread evenly over 0 to 100.
 STATISTICS = IntensityStatistics(mean=50, sd=29, percentiles=tuple(PERCENTILES))
 
@@ -92,10 +91,10 @@ def training_step(contender: Contender) -> Work:
     return step(recipe, contender.variant, _random_batch(recipe))
 
 
-def synthesis(contender: Contender) -> Work:
-    """The prediction of a whole head of 1 mm from its prepared scan."""
+def synthesis(shape: tuple[int, int, int], contender: Contender) -> Work:
+    """The prediction of a whole head of `shape` voxels from its prepared scan."""
     synthesize = _our_synthesis if contender.maker == "transmodal" else _peer_synthesis
-    return synthesize(load_recipe(contender.recipe), contender.variant)
+    return synthesize(load_recipe(contender.recipe), contender.variant, shape)
 
 
 def _our_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
@@ -137,12 +136,12 @@ def _peer_step(recipe: Recipe, variant: Variant, batch: Batch) -> Work:
     return Work(network, step)
 
 
-def _our_synthesis(recipe: Recipe, variant: Variant) -> Work:
+def _our_synthesis(recipe: Recipe, variant: Variant, shape: tuple[int, int, int]) -> Work:
     """By the product's own loop, whose choice of number format and layout is replaced by the variant's."""
     method, setting = build_method(recipe, setting_of(recipe)), setting_of(recipe)
     assert isinstance(method, LearnedMethod)
     (network,) = method.networks.values()
-    image, mask = _head()
+    image, mask = _head(shape)
     source = setting.intensity[setting.source].fit(STATISTICS)
     adapted, chosen = _adapted(network, variant), {"use_bf16": lambda *_: variant.precision == "bf16", "optimize_layout": lambda n: n}
 
@@ -153,9 +152,9 @@ def _our_synthesis(recipe: Recipe, variant: Variant) -> Work:
     return Work(network, synthesize)
 
 
-def _peer_synthesis(recipe: Recipe, variant: Variant) -> Work:
-    network, inferer = _adapted(_peer(recipe), variant).eval(), _inferer(recipe)
-    image, _ = _head()
+def _peer_synthesis(recipe: Recipe, variant: Variant, shape: tuple[int, int, int]) -> Work:
+    network, inferer = _adapted(_peer(recipe), variant).eval(), _inferer(recipe, shape)
+    image, _ = _head(shape)
     source = recipe.intensity["mr"].fit(STATISTICS)
 
     def synthesize() -> np.ndarray:
@@ -166,11 +165,11 @@ def _peer_synthesis(recipe: Recipe, variant: Variant) -> Work:
     return Work(network, synthesize)
 
 
-def _inferer(recipe: Recipe) -> SlidingWindowInferer:
+def _inferer(recipe: Recipe, shape: tuple[int, int, int]) -> SlidingWindowInferer:
     """MONAI's way to the slices or patches that the recipe predicts; as many of them at once."""
     shared = {"sw_batch_size": SLICES_AT_ONCE, "overlap": recipe.predict.overlap}
     if recipe.predict.patch is None:
-        return SliceInferer(spatial_dim=2, roi_size=HEAD_SHAPE[:2], **shared)
+        return SliceInferer(spatial_dim=2, roi_size=shape[:2], **shared)
     if recipe.view.dims == 2:
         return SliceInferer(spatial_dim=2, roi_size=recipe.predict.patch, mode="gaussian", **shared)
     return SlidingWindowInferer(roi_size=recipe.predict.patch, mode="gaussian", **shared)
@@ -214,9 +213,9 @@ def _random_batch(recipe: Recipe) -> Batch:
     return Batch(torch.randn(count, recipe.view.channels, *size), torch.rand(count, 1, *size), inside, inside, paired=True)
 
 
-def _head() -> tuple[np.ndarray, np.ndarray]:
+def _head(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """An ellipsoid of blurred noise in intensities of 0 to 100, about as large in its volume as a head, and its mask."""
-    x, y, z = np.ogrid[tuple(slice(-1.15, 1.15, 1j * count) for count in HEAD_SHAPE)]
+    x, y, z = np.ogrid[tuple(slice(-1.15, 1.15, 1j * count) for count in shape)]
     mask = x**2 + y**2 + z**2 < 1
-    noise = np.random.default_rng(0).uniform(0, 100, HEAD_SHAPE)
+    noise = np.random.default_rng(0).uniform(0, 100, shape)
     return np.where(mask, uniform_filter(noise, 3), 0).astype(np.float32), mask

@@ -1,6 +1,6 @@
 """Time training and synthesis by every paired recipe on the CPU, beside MONAI's BasicUNet: python benchmarks/speed.py [--only ROW ...].
 
-In every variant of number format, memory layout and compilation: a step of training, and one head of 181x217x181 voxels. The peaks
+In every variant of number format, memory layout and compilation: a step of training, and one head, by default of 181x217x181 voxels. The peaks
 of memory are those of whole processes that do it once. Everything takes its turn in interleaved rounds, in a process of its own for each
 row; the tables have the median, and the least and the most. The limit is the rate at which the machine multiplies large matrices of that
 number format, measured beside; the share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else. A
@@ -22,17 +22,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import monai
 import torch
-from contenders import BATCHES, DEFAULT, HEAD_SHAPE, PEER_FEATURES, PLAIN, Contender, Variant, Work, synthesis, training_step
+from contenders import BATCHES, DEFAULT, PEER_FEATURES, PLAIN, Contender, Variant, Work, synthesis, training_step
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from transmodal.engine.hardware import keep_memory
 from transmodal.networks.summary import count_parameters
 
+HEAD_SHAPE = (181, 217, 181)
 MATRIX_SIZES = (1024, 2048, 4096)
 MATRIX_REPEATS = 3
 EAGER = [Variant(precision, channels_last) for precision in ("fp32", "bf16") for channels_last in (False, True)]
@@ -41,6 +42,7 @@ FIRST_HEAD = ["recipe", "network, parameters", "precision", "channels-last"]
 TRAINING_HEAD = ["batch", "compiled", "first step, s", "peak, GiB"]
 SYNTHESIS_HEAD = ["compiled", "peak, GiB"]
 LAST_HEAD = ["rounds", "s (least–most)", "× ours by default", "G multiply-adds", "share of the limit"]
+Builder: TypeAlias = Callable[[Contender], Work]
 
 
 @dataclass
@@ -60,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=BATCHES, default=list(BATCHES), metavar="ROW", help=", ".join(BATCHES))
     parser.add_argument("--part", choices=("train", "synthesize"), help="by default both")
+    parser.add_argument("--shape", type=int, nargs=3, default=HEAD_SHAPE, metavar="VOXELS", help="of the head; by default 181 217 181")
     parser.add_argument("--eager", action="store_true", help="leave the compiled variants out, which take minutes to compile")
     parser.add_argument("--no-peer", action="store_true", help="leave MONAI's networks out")
     parser.add_argument("--rounds", type=int, default=7)
@@ -72,9 +75,10 @@ def main() -> None:
         for recipe in arguments.only:
             print_training(recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
     if arguments.part != "train":
-        print_head(f"Synthesis: {'×'.join(map(str, HEAD_SHAPE))} voxels", SYNTHESIS_HEAD)
+        print_head(f"Synthesis: {'×'.join(map(str, arguments.shape))} voxels", SYNTHESIS_HEAD)
+        build = partial(synthesis, tuple(arguments.shape))
         for recipe in arguments.only:
-            print_synthesis(recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
+            print_synthesis(build, recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
 
 
 def machine() -> str:
@@ -104,15 +108,15 @@ def print_training(recipe: str, variants: Sequence[Variant], peer: bool, rounds:
     print_rows(recipe, alone(race, training_step, contenders, rounds, limit), own_cells)
 
 
-def print_synthesis(recipe: str, variants: Sequence[Variant], peer: bool, rounds: int, limit: float) -> None:
+def print_synthesis(build: Builder, recipe: str, variants: Sequence[Variant], peer: bool, rounds: int, limit: float) -> None:
     contenders = [Contender(recipe, "transmodal", variant) for variant in variants]
     if peer:
         contenders.extend(Contender(recipe, "MONAI", variant) for variant in (DEFAULT, PLAIN))
 
     def own_cells(timing: Timing) -> list[str]:
-        return [yes_no(timing.contender.variant.compiled), peak_cell(synthesis, timing)]
+        return [yes_no(timing.contender.variant.compiled), peak_cell(build, timing)]
 
-    print_rows(recipe, alone(race, synthesis, contenders, rounds, limit), own_cells)
+    print_rows(recipe, alone(race, build, contenders, rounds, limit), own_cells)
 
 
 def print_rows(recipe: str, timings: Sequence[Timing] | None, own_cells: Callable[[Timing], list[str]]) -> None:
@@ -131,7 +135,7 @@ def yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def peak_cell(build: Callable[[Contender], Work], timing: Timing) -> str:
+def peak_cell(build: Builder, timing: Timing) -> str:
     peak = alone(peak_gib, build, timing.contender) if timing.seconds else None
     return "–" if peak is None else f"{peak:.2f}"
 
@@ -165,7 +169,7 @@ def alone(function: Callable[..., Any], *arguments: object) -> Any:
                 return None
 
 
-def race(build: Callable[[Contender], Work], contenders: Sequence[Contender], rounds: int, limit: float) -> list[Timing]:
+def race(build: Builder, contenders: Sequence[Contender], rounds: int, limit: float) -> list[Timing]:
     """Time the contenders in turn, in at most `rounds` rounds of together about `limit` seconds, after one that does not count."""
     keep_memory()
     rates = {precision: matrix_rate(dtype) for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
@@ -204,7 +208,7 @@ def warm_up(timing: Timing, run: Callable[[], object], counts: dict[str, int]) -
     return seconds(run) if contender.variant.compiled else timing.first
 
 
-def peak_gib(build: Callable[[Contender], Work], contender: Contender) -> float:
+def peak_gib(build: Builder, contender: Contender) -> float:
     """Peak memory of this whole process, with Python and torch, after one run."""
     keep_memory()
     build(contender).run()
