@@ -1,10 +1,10 @@
 """Time training and synthesis by every paired recipe on the CPU, beside MONAI's BasicUNet: python benchmarks/speed.py [--only ROW ...].
 
-In every variant of number format, memory layout and compilation: a step of training, and one head, by default of 181x217x181 voxels. The peaks
-of memory are those of whole processes that do it once. Everything takes its turn in interleaved rounds, in a process of its own for each
-row; the tables have the median, and the least and the most. The limit is the rate at which the machine multiplies large matrices of that
-number format, measured beside; the share of it that a network reaches counts the multiply-adds of its convolutions and of nothing else. A
-share above 100 % says that other work ran beside the measurement.
+In every variant of number format, memory layout and compilation: a step of training, and one head, by default of 181x217x181 voxels. The
+peaks of memory are those of whole processes that do it once. Everything takes its turn in interleaved rounds, in a process of its own for
+each row; the tables have the median, and the least and the most. The limit is the rate at which the machine multiplies large matrices of
+that number format, measured beside; the share of it that a network reaches counts the multiply-adds of its convolutions and of nothing
+else. A share above 100 % says that other work ran beside the measurement.
 """
 
 import argparse
@@ -69,16 +69,17 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="for the rounds of a row; there is always one")
     arguments = parser.parse_args()
     peers = () if arguments.no_peer else tuple(PEER_FEATURES)
+    variants = EAGER if arguments.eager else EAGER + COMPILED
     print(machine())
     if arguments.part != "synthesize":
         print_head("Training: one step", TRAINING_HEAD)
         for recipe in arguments.only:
-            print_training(recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
+            print_training(recipe, variants, recipe in peers, arguments.rounds, arguments.limit)
     if arguments.part != "train":
         print_head(f"Synthesis: {'×'.join(map(str, arguments.shape))} voxels", SYNTHESIS_HEAD)
         build = partial(synthesis, tuple(arguments.shape))
         for recipe in arguments.only:
-            print_synthesis(build, recipe, EAGER if arguments.eager else EAGER + COMPILED, recipe in peers, arguments.rounds, arguments.limit)
+            print_synthesis(build, recipe, variants, recipe in peers, arguments.rounds, arguments.limit)
 
 
 def machine() -> str:

@@ -30,6 +30,7 @@ def phantom(seed: int, shape: tuple[int, int, int] = (40, 48, 44), spacing_mm: f
         "mr": Volume(mr.astype(np.float32), affine, "mr"),
         "ct": Volume(ct.astype(np.int16), affine, "ct"),
         "mask": Volume(radius < 1, affine, "mask"),
+        "brain": Volume(radius < 0.75, affine, "mask"),
         "labels": Volume(labels.astype(np.uint8), affine, "labels"),
     }
 

@@ -215,6 +215,50 @@ def train(
     print(f"The run: {run}")
 
 
+atlas = App(name="atlas", help="Sets of atlases: heads whose CT is known, to be registered to an MR.")
+app.command(atlas)
+
+
+@atlas.command
+def build(
+    dataset: Path,
+    out: Path,
+    /,
+    *,
+    recipe: str = "atlas-affine",
+    subjects: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
+    """Make atlases of the pairs of a dataset, with masks of bone and brain; what it writes is a model for synthesize.
+
+    Parameters
+    ----------
+    dataset
+        A folder written by: transmodal prepare.
+    out
+        The folder to write.
+    recipe
+        The name of an atlas recipe, or a TOML file.
+    subjects
+        Which are to be atlases; by default all that have an MR and a CT.
+    set_
+        A setting to replace, such as method.brain=deepbet; may be given several times.
+    workers
+        Processes that register atlases to one another at the same time, where masks of brains are missing.
+    scheduler
+        Address of a dask scheduler whose workers do it instead.
+    """
+    from transmodal.core.jobs import Workers
+    from transmodal.methods.recipe import load_recipe
+    from transmodal.workflows.atlas import build_atlases, describe_atlases
+
+    resolved = load_recipe(recipe, set_ or [])
+    print(describe_atlases(build_atlases(resolved, dataset, out, subjects=subjects, workers=Workers(workers, scheduler))))
+    print(f"The atlases: {out}")
+
+
 @app.command
 def synthesize(
     scan: Path,
@@ -230,6 +274,9 @@ def synthesize(
     force_geometry: Flag = False,
     uncertainty: Flag = False,
     cycle: Flag = False,
+    brain: Path | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
 ) -> None:
     """Make the other modality of a scan, or of every subject of a folder, on the scan's own grid.
 
@@ -261,10 +308,18 @@ def synthesize(
         Also write sct_uncertainty.nii.gz: the standard deviation in HU over the runs, or over the planes and mirror images of one run.
     cycle
         Also write sct_cycle.nii.gz: the scan made again from the result, by a model that goes both ways.
+    brain
+        A mask of the brain in the scan, for atlases that are matched by its surface; of a folder, brain.nii.gz beside each scan.
+    workers
+        Processes that register atlases at the same time.
+    scheduler
+        Address of a dask scheduler whose workers do it instead, such as tcp://node1:8786.
     """
+    from transmodal.core.jobs import Workers
     from transmodal.workflows.synthesize import synthesize as run
 
-    choices = {"series": series, "force_geometry": force_geometry, "uncertainty": uncertainty, "cycle": cycle}
+    shared = {"brain": brain, "workers": Workers(workers, scheduler)}
+    choices = {"series": series, "force_geometry": force_geometry, "uncertainty": uncertainty, "cycle": cycle, **shared}
     written = run(scan, output, model, direction=direction, layout=layout, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch.optim import Optimizer
 
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
+from transmodal.core.jobs import HERE, Workers
 from transmodal.core.volume import Direction, Product, Volume
-from transmodal.data.sampling import Batch, Target
+from transmodal.data.sampling import Batch, Companions, Target
 from transmodal.data.store import Dataset
 
 # ``update(name, loss)`` takes one step of the optimiser `name` down the gradient of `loss`.
@@ -44,12 +46,25 @@ class Method(ABC):
         What it makes: the other modality, or a mask of the bone.
     opinions : int
         How many predictions it averages, as those of several planes.
+    uses_brain : bool
+        Whether a mask of the brain in the scan is of use to it; see `with_brain`.
+    folder : Path or None
+        The run that it belongs to, where it may keep files of its own; set by who builds or loads it.
+    workers : Workers
+        Who does work that can be shared; set by who builds or loads it.
     """
 
     Settings: ClassVar[type[Config]]
     directions: tuple[Direction, ...]
     product: Product = "image"
     opinions: int = 1
+    uses_brain: bool = False
+    folder: Path | None = None
+    workers: Workers = HERE
+
+    def with_brain(self, mask: Volume) -> "Method":
+        """The same method, told the mask of the brain in the scan to come, on any grid; of methods that use it."""
+        raise ConfigError("the model has no use for a mask of the brain; leave --brain out")
 
     @abstractmethod
     def synthesize(self, scan: Volume) -> Volume:
@@ -112,6 +127,10 @@ class LearnedMethod(Method):
 
     def learned_target(self, dataset: Dataset, subjects: Sequence[str]) -> Target | None:
         """What the batches of these subjects hold as the target; None where that is the other modality in network units."""
+        return None
+
+    def companions(self, dataset: Dataset, subjects: Sequence[str]) -> Companions | None:
+        """What the batches of these subjects hold beside the source, as further channels; by default nothing."""
         return None
 
     @abstractmethod

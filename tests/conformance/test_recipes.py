@@ -19,6 +19,7 @@ from transmodal.methods import METHODS
 from transmodal.methods.recipe import load_recipe, recipe_names
 from transmodal.methods.runs import load_method
 from transmodal.networks.vgg_unet import VGGUNet
+from transmodal.workflows.atlas import build_atlases
 from transmodal.workflows.train import train
 
 SMALL_UNET = ["method.network.channels=[4,4,8,8]", "view.size=[32,32]"]
@@ -34,6 +35,8 @@ PERCENTILE_MR = [f"intensity.mr.{text}" for text in ("kind=percentile", "lower=0
 
 # What makes each recipe small enough for a test; nothing else of it is changed.
 SCALED = {
+    "atlas-affine": [],
+    "atlas-free-form": [],
     "baseline-constant": [],
     "baseline-threshold": [],
     "bone-unet2d": [*SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
@@ -46,6 +49,8 @@ SCALED = {
     "resenc3d": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "resenc3d-quick": ["method.network.channels=[4,4,8]", "method.network.blocks=[1,1,2]", *SMALL_VOLUME],
     "tissues2d": TISSUES,
+    "unet2d-atlas-channel": ["method.atlases=FOLDER/atlases", *SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
+    "unet2d-atlas-prior": ["method.atlases=FOLDER/atlases", *SMALL_UNET, *SHORT, "predict.patch=[32,32]"],
     "unet25d": [*SMALL_UNET, *SHORT],
     "unet2d-planes": [*SMALL_UNET, *SHORT],
     "unet2d-cgan": [*SMALL_CGAN, *SHORT, "predict.patch=[32,32]"],
@@ -65,10 +70,11 @@ def test_every_recipe_is_in_the_table():
 
 @pytest.fixture(scope="module")
 def ingredients(dataset, tmp_path_factory):
-    """What some recipes begin with: the weights of an encoder, and the run of a segmentor."""
+    """What some recipes begin with: the weights of an encoder, the run of a segmentor, and atlases."""
     folder = tmp_path_factory.mktemp("ingredients")
     torch.save(VGGUNet((2, 2, 4, 4, 8)).features.state_dict(prefix="features."), folder / "vgg16.pth")
     train(load_recipe("tissues2d", TISSUES), dataset, folder / "segmentor", quiet=True)
+    build_atlases(load_recipe("atlas-affine"), dataset, folder / "atlases")
     return folder
 
 
@@ -174,9 +180,7 @@ def test_a_method_goes_back_if_it_says_so_and_refuses_other_modalities_and_empty
 
 def test_the_run_holds_everything_that_prediction_needs(trained, scan, result, tmp_path):
     moved = tmp_path / "elsewhere"
-    moved.mkdir()
-    for name in ("run.json", WEIGHTS_NAME):
-        shutil.copy(trained[1] / name, moved / name)
+    shutil.copytree(trained[1], moved, ignore=shutil.ignore_patterns("checkpoints", "priors", "registrations", "tensorboard", "*.csv"))
     np.testing.assert_array_equal(load_method(moved, torch.device("cpu")).synthesize(scan).array, result.array)
 
 

@@ -12,7 +12,7 @@ from transmodal.simulation.misalignment import HeadTransform
 from transmodal.workflows.simulate import SUBJECT_NAME, simulate
 
 SHAPE = (32, 36, 32)
-SCANS = ("mr", "ct", "mask", "labels")
+SCANS = ("mr", "ct", "mask", "brain", "labels")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,13 @@ def test_layout_is_that_of_synthrad(made):
 def test_the_scans_of_a_subject_share_a_grid_and_make_sense(made):
     out, ids = made
     for name in ids:
-        scans = {scan: read_scan(out / "Task1" / "brain" / name / f"{scan}.nii.gz", scan) for scan in SCANS}
+        folder = out / "Task1" / "brain" / name
+        scans = {scan: read_scan(folder / f"{scan}.nii.gz", "mask" if scan == "brain" else scan) for scan in SCANS}
         assert all(scan.grid.matches(scans["mr"].grid) and scan.shape == SHAPE for scan in scans.values())
-        mask, ct = np.asarray(scans["mask"].array), np.asarray(scans["ct"].array)
+        mask, brain, ct = (np.asarray(scans[scan].array) for scan in ("mask", "brain", "ct"))
         assert 0.1 < mask.mean() < 0.6
+        assert 0.2 < brain.sum() / mask.sum() < 0.5
+        assert (mask | ~brain).all()
         assert ct[mask].mean() > -100 > ct[~mask].mean()
         assert ct.max() > 900
 

@@ -115,10 +115,12 @@ def _local_cluster(count: int) -> "Iterator[LocalCluster]":
     private = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
     no_pages: dict[str, object] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
     # A worker that holds a large scan is not to be stopped for it.
+    # Scans are passed to workers as they are; dask would warn of every one.
+    large: dict[str, object] = {"distributed.admin.large-graph-warning-threshold": "100GB"}
     settings = {"memory_limit": 0, "silence_logs": logging.ERROR, **private, **_threads_or_processes(count)}
     with (
         tempfile.TemporaryDirectory(prefix="transmodal-") as scratch,
-        dask.config.set({**no_pages, "temporary-directory": scratch}),
+        dask.config.set({**no_pages, **large, "temporary-directory": scratch}),
         warnings.catch_warnings(),
     ):
         # Without a network there is no address to be reached at, nor need of one.

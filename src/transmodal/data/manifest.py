@@ -102,7 +102,7 @@ class Subject(Config):
     ----------
     id : str
     images : dict
-        Image by name: ``mr``, ``ct``, their masks ``mr_mask`` and ``ct_mask``, and ``labels``.
+        Image by name: ``mr``, ``ct``, their masks ``mr_mask`` and ``ct_mask``, ``labels``, and ``brain``, a mask.
     attributes : dict
         What is known of the subject (hospital, vendor, age ...), for studies of generalisability.
     steps : Steps

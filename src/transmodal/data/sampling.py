@@ -1,7 +1,9 @@
 """From a dataset to batches. Every sample is a pure function of (seed, step, index): the same on any machine and in any order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -124,6 +126,30 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Companions:
+    """Images that go with the sources of subjects, and that a network is given beside them.
+
+    Parameters
+    ----------
+    folder : Path
+        A dataset of their own, with the same subjects, on the grids of the sources.
+    backgrounds : dict
+        By name, in the order of the channels, what lies outside each image. They are stored in network units.
+    make : callable
+        Writes the dataset, unless it is there; called before the first batch is drawn.
+    """
+
+    folder: Path
+    backgrounds: dict[str, float]
+    make: Callable[[], None]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images, once they have been made."""
+        return Dataset(self.folder)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One patch of the source and one of the target, in network units, channels first, with their head masks."""
 
@@ -140,7 +166,7 @@ class Batch:
     Parameters
     ----------
     source : Tensor, shape (b, c, *s)
-        In network units; `c` is 1, or the slices of a 2.5D view.
+        In network units; `c` is 1, or the slices of a 2.5D view, and one more for each companion.
     target : Tensor, shape (b, 1, *s)
         In network units; or 0 and 1, where the target is a mask, or numbers of classes.
     source_mask, target_mask : Tensor of bool, shape (b, 1, *s)
@@ -177,6 +203,8 @@ class Sampler:
     seed : int
     target : Target, optional
         What is to be learned; by default the other modality in network units.
+    companions : Companions, optional
+        What is given beside the source; by default nothing.
 
     Raises
     ------
@@ -196,9 +224,10 @@ class Sampler:
         intensity: dict[str, Intensity],
         seed: int,
         target: Target | None = None,
+        companions: Companions | None = None,
     ) -> None:
         self.dataset, self.view, self.sampling, self.augmentation = dataset, view, sampling, augmentation
-        self.intensity, self.seed, self.learned = intensity, seed, target
+        self.intensity, self.seed, self.learned, self.companions = intensity, seed, target, companions
         self.source, self.target = source_of(direction), target.image if target else target_of(direction)
         self.subjects = {name: dataset.manifest.subject(name) for name in subjects}
         self.pairs, self.sources, self.targets = self._pools()
@@ -316,7 +345,17 @@ class Sampler:
             extract(self.dataset, subject, self._mask_of(name), frame, 0.0) > 0
             for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame))
         ]
+        images[0] = np.concatenate([images[0], *self._beside(source.id, source_frame)])
         return Sample(images[0], *(_middle(a, self.view) for a in (images[1], *(_channels(mask, self.view) for mask in masks))))
+
+    def _beside(self, subject: str, frame: Frame) -> Iterator[Float[np.ndarray, " 1 *s"]]:
+        """What accompanies the source: of a slab of slices, the middle one."""
+        if self.companions is None:
+            return
+        images = self.companions.dataset
+        for name, background in self.companions.backgrounds.items():
+            patch = extract(images, images.manifest.subject(subject), name, frame, background)
+            yield _middle(_channels(patch, self.view), self.view)
 
     def _mask_of(self, name: str) -> str:
         """The head mask of an image; a label map has that of the source, on whose grid it lies."""

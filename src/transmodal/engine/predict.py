@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError, OutOfMemory
@@ -56,6 +55,21 @@ class Prediction(Config):
         """The sets of axes that the volume is mirrored along in turn; the first is empty."""
         axes = sorted(set(self.flip))
         return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a network is given beside the source, in network units.
+
+    Parameters
+    ----------
+    images : ndarray, shape (k, x, y, z)
+    backgrounds : tuple of k float
+        What lies outside each image.
+    """
+
+    images: Float[np.ndarray, "k x y z"]
+    backgrounds: tuple[float, ...]
 
 
 class Setting(Config):
@@ -169,10 +183,10 @@ def cycle(forward: nn.Module, backward: nn.Module, scan: Volume, setting: Settin
     return place_result(end.inverse(again), prepared, scan, setting.source)
 
 
-def predict_prepared(network: nn.Module, prepared: PreparedScan, setting: Setting) -> Moments:
+def predict_prepared(network: nn.Module, prepared: PreparedScan, setting: Setting, beside: Beside | None = None) -> Moments:
     """Network output over the working grid of a prepared scan, in network units."""
     source = setting.intensity[setting.source].fit(prepared.statistics)
-    return predict(network, prepared.volume.array, setting, source, prepared.mask.array)
+    return predict(network, prepared.volume.array, setting, source, prepared.mask.array, beside)
 
 
 def prepare_source(scan: Volume, setting: Setting) -> PreparedScan:
@@ -202,10 +216,11 @@ def predict(
     setting: Setting,
     source: IntensityMap,
     mask: Bool[np.ndarray, "x y z"] | None = None,
+    beside: Beside | None = None,
 ) -> Moments:
     """Network output, in network units, for a whole volume in the scan's units: mean and spread over the planes and mirror images.
 
-    The mask is what a view is fitted to that shows whole slices; without one that is the whole image.
+    The mask is what a view is fitted to that shows whole slices; without one that is the whole image. Such a view has nothing beside.
 
     Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them. Where the device has
     not even that much, fewer go through it at once, and at last the CPU takes over; a warning says so.
@@ -218,10 +233,12 @@ def predict(
     network = optimize_layout(network.eval())
     device = next(network.parameters()).device
     mask = np.ones(image.shape, dtype=bool) if mask is None else mask
+    beside = beside or Beside(np.empty((0, *image.shape), dtype=np.float32), ())
+    assert setting.view.fit == "none" or not beside.backgrounds, "whole slices are cut and resized one by one"
     try:
         for place, at_once in _attempts(device):
             try:
-                return _predict(_Task(network.to(place), setting, source, place, at_once), image, mask)
+                return _predict(_Task(network.to(place), setting, source, beside.backgrounds, place, at_once), image, mask, beside.images)
             except RuntimeError as error:
                 if not _lacks_memory(error):
                     raise
@@ -247,38 +264,49 @@ class _Task:
     network: nn.Module
     setting: Setting
     source: IntensityMap
+    beside: tuple[float, ...]
     device: torch.device
     at_once: int
 
-    def apply(self, images: Float[np.ndarray, "b c *s"]) -> Float[np.ndarray, " b *s"]:
-        """The network's output for images in the scan's units."""
+    def apply(self, images: Float[np.ndarray, "b c *s"], beside: Float[np.ndarray, "b k *s"] | None = None) -> Float[np.ndarray, " b *s"]:
+        """The network's output for images in the scan's units, with what lies beside them in network units."""
         background = float(self.source.forward(np.full((1, 1), BACKGROUND[self.setting.source])).item())
-        inputs = torch.from_numpy(self.source.forward(images)).to(self.device)
-        return _apply(self.network, inputs, self.setting.prediction, background, self.at_once)[:, 0].float().cpu().numpy()
+        inputs = self.source.forward(images)
+        backgrounds = [background] * inputs.shape[1]
+        if beside is not None:
+            inputs, backgrounds = np.concatenate([inputs, beside], axis=1), [*backgrounds, *self.beside]
+        filled = torch.tensor(backgrounds, device=self.device)
+        return _apply(self.network, torch.from_numpy(inputs).to(self.device), self.setting.prediction, filled, self.at_once)
 
 
-def _predict(task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> Moments:
+def _predict(
+    task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], beside: Float[np.ndarray, "k x y z"]
+) -> Moments:
     found, device = Moments(), task.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
         for mirror in task.setting.prediction.mirrors:
             mirrored, its_mask = (np.ascontiguousarray(np.flip(array, mirror)) for array in (image, mask))
-            for values in _by_plane(task, mirrored, its_mask):
+            its_beside = np.ascontiguousarray(np.flip(beside, tuple(1 + axis for axis in mirror)))
+            for values in _by_plane(task, mirrored, its_mask, its_beside):
                 found.add(np.flip(values, mirror))
     return found
 
 
-def _by_plane(task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> Iterator[Float[np.ndarray, "x y z"]]:
+def _by_plane(
+    task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], beside: Float[np.ndarray, "k x y z"]
+) -> Iterator[Float[np.ndarray, "x y z"]]:
     """The prediction of a whole volume, once for each axis that slices lie across."""
     view = task.setting.view
     if view.dims == 3:
-        yield task.apply(image[None, None])[0]
+        yield task.apply(image[None, None], beside[None])[0]
         return
     for axis in task.setting.axes:
         values = np.empty(image.shape, dtype=np.float32)
         slices, masks, out = (np.moveaxis(a, axis, 0) for a in (image, mask, values))
+        others = np.moveaxis(beside, 1 + axis, 0)
         for first, slab in _slabs(slices, view.context, BACKGROUND[task.setting.source], task.at_once):
             part = slice(first, first + len(slab))
-            out[part] = _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab)
+            out[part] = _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab, others[part])
         yield values
 
 
@@ -301,35 +329,49 @@ def _slabs(
 
 
 def _apply(
-    network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, background: float, at_once: int
-) -> Float[Tensor, "b d *s"]:
-    """Whole images, or overlapping patches."""
+    network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, backgrounds: Float[Tensor, " c"], at_once: int
+) -> Float[np.ndarray, " b *s"]:
+    """The first channel of the network's output, of whole images or overlapping patches; beyond the border lies background."""
+    sizes = inputs.shape[2:]
     if prediction.patch is None:
-        return _apply_whole(network, inputs, background)
+        stride = int(getattr(network, "stride", 1))
+        wanted = [math.ceil(size / stride) * stride for size in sizes]
+        outputs = network(_padded(inputs, wanted, backgrounds))
+    else:
+        outputs = _slide(network, inputs, prediction, backgrounds, at_once)
+    for d, size in enumerate(sizes, start=2):
+        outputs = outputs.narrow(d, (outputs.shape[d] - size) // 2, size)
+    return outputs[:, 0].float().cpu().numpy()
+
+
+def _slide(
+    network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, backgrounds: Float[Tensor, " c"], at_once: int
+) -> Float[Tensor, "b d *t"]:
+    assert prediction.patch is not None, "that is what slides"
     if len(prediction.patch) != inputs.ndim - 2:
         raise ConfigError(f"predict.patch = {prediction.patch} has {len(prediction.patch)} sizes; the view has {inputs.ndim - 2}")
     from monai.inferers.utils import sliding_window_inference
 
+    wanted = [max(size, least) for size, least in zip(inputs.shape[2:], prediction.patch, strict=True)]
     outputs = sliding_window_inference(
-        inputs,
+        _padded(inputs, wanted, backgrounds),
         roi_size=prediction.patch,
         sw_batch_size=at_once,
         predictor=lambda patch: network(patch).float(),
         overlap=prediction.overlap,
         mode="gaussian",
-        cval=background,
     )
     assert isinstance(outputs, Tensor)
     return outputs
 
 
-def _apply_whole(network: nn.Module, inputs: Float[Tensor, "b c *s"], background: float) -> Float[Tensor, "b d *s"]:
-    """Pad to what the network's poolings divide, apply, and cut the padding off."""
-    stride = int(getattr(network, "stride", 1))
-    sizes = inputs.shape[2:]
-    missing = [math.ceil(size / stride) * stride - size for size in sizes]
-    padding = [value for extra in reversed(missing) for value in (extra // 2, extra - extra // 2)]
-    outputs = network(pad(inputs, padding, value=background))
-    for d, (size, extra) in enumerate(zip(sizes, missing, strict=True), start=2):
-        outputs = outputs.narrow(d, extra // 2, size)
-    return outputs
+def _padded(inputs: Float[Tensor, "b c *s"], sizes: Sequence[int], backgrounds: Float[Tensor, " c"]) -> Float[Tensor, "b c *t"]:
+    """Images in the middle of larger ones of these sizes."""
+    if tuple(sizes) == tuple(inputs.shape[2:]):
+        return inputs
+    filled = backgrounds.reshape(1, -1, *[1] * len(sizes)).expand(*inputs.shape[:2], *sizes).clone()
+    middle = filled
+    for d, (size, whole) in enumerate(zip(inputs.shape[2:], sizes, strict=True), start=2):
+        middle = middle.narrow(d, (whole - size) // 2, size)
+    middle.copy_(inputs)
+    return filled

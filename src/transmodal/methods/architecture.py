@@ -55,9 +55,9 @@ class UNetSettings(NetworkSettings):
     last_convolutions: int = Field(default=1, gt=0)
     norm: Norm = "none"
 
-    def build(self, view: View, outputs: int = 1) -> UNet:
-        """The U-Net, of 2 or 3 dimensions, with one channel of output or as many as are wanted."""
-        return UNet(view.dims, view.channels, outputs, self.channels, self.convolutions, self.last_convolutions, self.norm)
+    def build(self, view: View, outputs: int = 1, extra: int = 0) -> UNet:
+        """The U-Net, of 2 or 3 dimensions, with one channel of output or as many as are wanted, and extra ones of input."""
+        return UNet(view.dims, view.channels + extra, outputs, self.channels, self.convolutions, self.last_convolutions, self.norm)
 
 
 class LightUNetSettings(NetworkSettings):

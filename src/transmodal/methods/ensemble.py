@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped
 
 from transmodal.contracts import Method
 from transmodal.core.errors import ConfigError
+from transmodal.core.jobs import HERE, Workers
 from transmodal.core.volume import Volume
 from transmodal.engine.moments import Moments
 from transmodal.methods.runs import load_method
@@ -31,9 +32,14 @@ class Ensemble(Method):
     def __init__(self, methods: Sequence[Method]) -> None:
         first = methods[0]
         self.methods, self.product, self.opinions = tuple(methods), first.product, len(methods)
+        self.uses_brain = any(method.uses_brain for method in methods)
         self.directions = tuple(direction for direction in first.directions if all(direction in m.directions for m in methods))
         if not self.directions or any(method.product != self.product for method in methods):
             raise ConfigError("--model: the runs do not make the same thing; give runs of one direction, all of images or all of masks")
+
+    def with_brain(self, mask: Volume) -> Method:
+        """The same, with those told of it that use it."""
+        return Ensemble([method.with_brain(mask) if method.uses_brain else method for method in self.methods])
 
     def synthesize(self, scan: Volume) -> Volume:
         """The mean of the methods, on the scan's own grid."""
@@ -48,7 +54,7 @@ class Ensemble(Method):
         return _average(method.cycle(scan) for method in self.methods)[0]
 
 
-def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
+def load_ensemble(folders: Sequence[Path], device: torch.device, workers: Workers = HERE) -> Method:
     """The method of one run, or the ensemble of several.
 
     Raises
@@ -56,7 +62,7 @@ def load_ensemble(folders: Sequence[Path], device: torch.device) -> Method:
     ConfigError
         If a run turns no scan into another, or not all make the same thing; see `load_method` for the rest.
     """
-    methods = [load_method(folder, device) for folder in folders]
+    methods = [load_method(folder, device, workers) for folder in folders]
     for folder, method in zip(folders, methods, strict=True):
         if not method.directions:
             raise ConfigError(f"--model {folder}: it turns no scan into another; the images that it makes are in {folder / 'previews'}")

@@ -7,6 +7,7 @@ import torch
 from transmodal.contracts import FittedMethod, LearnedMethod, Method
 from transmodal.core.errors import CheckpointError, about
 from transmodal.core.files import sha256
+from transmodal.core.jobs import HERE, Workers
 from transmodal.engine.checkpoint import load_tree, load_weights, save_tree
 from transmodal.engine.run import RUN_NAME, read_run
 from transmodal.engine.train import WEIGHTS_NAME
@@ -18,8 +19,8 @@ def save_fitted(folder: Path, method: FittedMethod) -> None:
     save_tree(folder / WEIGHTS_NAME, {name: torch.from_numpy(array) for name, array in method.state().items()})
 
 
-def load_method(folder: Path, device: torch.device) -> Method:
-    """The method of a run with its best weights, ready to synthesize on `device`.
+def load_method(folder: Path, device: torch.device, workers: Workers = HERE) -> Method:
+    """The method of a run with its best weights, ready to synthesize on `device`, and to share among `workers` what can be shared.
 
     Raises
     ------
@@ -42,6 +43,7 @@ def load_method(folder: Path, device: torch.device) -> Method:
         for name, network in method.networks.items():
             load_weights(network, tree.get(name, {}), f"{path}: {name}")
             network.to(device)
+    method.folder, method.workers = Path(folder), workers
     return method
 
 

@@ -11,7 +11,10 @@ from pydantic import Field
 from transmodal.core.config import Config, read_toml, validate
 from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import Volume
-from transmodal.simulation.tissues import Tissue, tissue_by_name
+from transmodal.simulation.tissues import BRAIN, Tissue, tissue_by_name
+
+# Sulci narrower than twice this belong to the mask of a brain, as skull stripping draws it.
+_SULCI_MM = 4.0
 
 
 class LabelMapping(Config):
@@ -90,13 +93,13 @@ def map_labels(labels: Volume, mapping: LabelMapping) -> Volume:
     head = _filled(tissues != Tissue.BACKGROUND)
     tissues[head & (tissues == Tissue.BACKGROUND)] = Tissue.SINUS_AIR
     if mapping.skin_mm or mapping.fat_mm:
-        depth = _depth(head, labels)
+        depth = _distance(head, labels)
         soft = tissues == Tissue.MUSCLE
         tissues[soft & (depth <= mapping.skin_mm + mapping.fat_mm)] = Tissue.FAT
         tissues[soft & (depth <= mapping.skin_mm)] = Tissue.SKIN
     if mapping.table_mm:
         bone = tissues == Tissue.CORTICAL_BONE
-        tissues[bone & (_depth(bone, labels) > mapping.table_mm)] = Tissue.DIPLOE
+        tissues[bone & (_distance(bone, labels) > mapping.table_mm)] = Tissue.DIPLOE
     return labels.with_array(tissues, "labels")
 
 
@@ -118,6 +121,16 @@ def head_mask(tissues: Volume) -> Volume:
     return tissues.with_array(_filled(np.asarray(tissues.array) != Tissue.BACKGROUND), "mask")
 
 
+def brain_mask(tissues: Volume) -> Volume:
+    """Return the mask of the brain as skull stripping draws it: grey and white matter, with the fluid in its ventricles and sulci."""
+    brain = np.isin(tissues.array, BRAIN)
+    if not brain.any():
+        return tissues.with_array(brain, "mask")
+    reached = _distance(~brain, tissues) <= _SULCI_MM
+    closed = _distance(reached, tissues) > _SULCI_MM
+    return tissues.with_array(brain | (closed & (np.asarray(tissues.array) == Tissue.CSF)), "mask")
+
+
 def _filled(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """Fill what the outside cannot reach (by faces; the border of the grid is outside)."""
     from scipy import ndimage
@@ -131,7 +144,7 @@ def _filled(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     return ~outside[pieces]
 
 
-def _depth(mask: Bool[np.ndarray, "x y z"], volume: Volume) -> Float[np.ndarray, "x y z"]:
+def _distance(mask: Bool[np.ndarray, "x y z"], volume: Volume) -> Float[np.ndarray, "x y z"]:
     """Distance in mm from each voxel of a mask to the nearest outside it; the border of the grid is no outside."""
     from scipy import ndimage
 

@@ -130,7 +130,11 @@ def _images(made: PreparedSubject) -> dict[str, Volume]:
     for name, scan in made.prepared.items():
         images[name] = _stored(scan)
         images[f"{name}_mask"] = scan.mask.with_array(scan.mask.array.astype(np.uint8))
-    return images if made.labels is None else {**images, "labels": made.labels}
+    if made.labels is not None:
+        images["labels"] = made.labels
+    if made.brain is not None:
+        images["brain"] = made.brain.with_array(made.brain.array.astype(np.uint8))
+    return images
 
 
 def _stored(scan: PreparedScan) -> Volume:

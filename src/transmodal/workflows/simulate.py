@@ -16,7 +16,7 @@ from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.simulation.contrast import draw_ct, draw_mr, simulate_ct, simulate_mr
 from transmodal.simulation.head import head_grid, simulate_anatomy
-from transmodal.simulation.labels import LabelMapping, head_mask, map_labels, read_mapping
+from transmodal.simulation.labels import LabelMapping, brain_mask, head_mask, map_labels, read_mapping
 from transmodal.simulation.misalignment import draw_transform, move
 from transmodal.simulation.parameters import draw_head
 from transmodal.simulation.tissues import Tissue
@@ -60,7 +60,7 @@ def simulate(
     mapping: str | Path | None = None,
     prefix: str = "sim",
 ) -> list[str]:
-    """Write ``OUT/Task1/brain/<id>/{mr,ct,mask,labels}.nii.gz`` and ``subject.json`` for each subject, and a record at OUT.
+    """Write ``OUT/Task1/brain/<id>/{mr,ct,mask,brain,labels}.nii.gz`` and ``subject.json`` for each subject, and a record at OUT.
 
     A subject depends on the settings and its own number only, not on how many there are. Those that are finished with the same
     settings are kept.
@@ -80,7 +80,7 @@ def simulate(
     contrast : str
         A name in `transmodal.simulation.contrast.MR_PRESETS`.
     misalign_mm, misalign_deg, misalign_warp_mm : float
-        Shift, rotation, and standard deviation of the smooth deformation of the CT against the MR; mask and labels are the MR's.
+        Shift, rotation, and standard deviation of the smooth deformation of the CT against the MR; masks and labels are the MR's.
     labels : Path, optional
         A label map to make the subjects of instead: the first as it is, every other one deformed.
     mapping : str or Path, optional
@@ -164,6 +164,7 @@ def _simulate_subject(folder: Path, number: int, config: SimulationConfig, templ
         ct = move(ct, transform, fill=_AIR_HU)
     write_scan(labels, folder / "labels.nii.gz")
     write_scan(head_mask(labels), folder / "mask.nii.gz")
+    write_scan(brain_mask(labels), folder / "brain.nii.gz")
     write_scan(simulate_mr(labels, mr_config, mr_rng), folder / "mr.nii.gz")
     write_scan(ct, folder / "ct.nii.gz")
     description = {

@@ -11,6 +11,7 @@ from transmodal import __version__
 from transmodal.contracts import Method
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError, about
 from transmodal.core.files import read_json, require_new_folder, require_room, write_json
+from transmodal.core.jobs import HERE, Workers
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Direction, Modality, Product, Volume, source_of
@@ -50,6 +51,8 @@ def synthesize(
     force_geometry: bool = False,
     uncertainty: bool = False,
     cycle: bool = False,
+    brain: Path | None = None,
+    workers: Workers = HERE,
 ) -> list[Path]:
     """Make the other modality of one scan, or of every subject of a folder or table; with a model that segments, a mask of the bone.
 
@@ -81,6 +84,10 @@ def synthesize(
         run, in the unit of the result.
     cycle : bool
         Also write ``<result>_cycle.nii.gz``: the scan made again from the result, by a model that goes both ways.
+    brain : Path, optional
+        A mask of the brain in the one scan, for a model that uses it, as atlases do; of several subjects, ``brain`` beside each scan.
+    workers : Workers
+        Who does what a model can share, as the registrations of atlases.
 
     Returns
     -------
@@ -97,16 +104,20 @@ def synthesize(
     keep_memory()
     require_room(output)
     models = [model] if isinstance(model, Path) else list(model)
-    maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle})
+    maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle}, workers)
     modality = source_of(maker.direction)
+    if brain is not None and not maker.method.uses_brain:
+        raise ConfigError(f"--brain: the model {models[0]} has no use for a mask of the brain; leave it out")
     if scan.is_file() and not is_table(scan):
-        return [maker.make_one(_single(scan, modality, series, force_geometry), output)]
+        return [maker.make_one(_single(scan, modality, series, force_geometry), output, None if brain is None else ScanSource(brain))]
     if not scan.exists():
         raise FileError(f"{scan}: there is no such file or folder")
     choices = {"mr_series": series, "ct_series": series, "force_geometry": force_geometry, "series_option": _SERIES_OPTION}
     found = find_subjects(scan, layout, wanted=(modality,), **choices)
     if found.layout == "dicom" and len(found.subjects) == 1:
-        return [maker.make_one(_require_scan(found.subjects[0], modality), output)]
+        return [maker.make_one(_require_scan(found.subjects[0], modality), output, None if brain is None else ScanSource(brain))]
+    if brain is not None:
+        raise ConfigError(f"--brain: {scan} holds several subjects; put a mask beside each scan, as brain.nii.gz")
     if layout == "auto":
         print(f"transmodal: {found.explanation}", file=sys.stderr)
     if _is_scan_file(output):
@@ -117,8 +128,8 @@ def synthesize(
     return _make_all(maker, scan, found, output, _wanted(models, part), part)
 
 
-def _maker(models: list[Path], direction: Direction | None, device: str, extras: dict[Extra, bool]) -> "_Maker":
-    method = load_ensemble(models, choose_device(device))
+def _maker(models: list[Path], direction: Direction | None, device: str, extras: dict[Extra, bool], workers: Workers) -> "_Maker":
+    method = load_ensemble(models, choose_device(device), workers)
     direction = direction or method.directions[0]
     if direction not in method.directions:
         raise ConfigError(f"--direction {direction}: the model {models[0]} does {', '.join(method.directions)}")
@@ -183,6 +194,14 @@ def _beside(target: Path, note: Path) -> _Place:
 
 
 @dataclass(frozen=True)
+class _Inputs:
+    """What a result is made of: a scan, and the mask of its brain where the model uses it."""
+
+    scan: ScanSource
+    brain: ScanSource | None = None
+
+
+@dataclass(frozen=True)
 class _Maker:
     """What is the same for all cases."""
 
@@ -194,26 +213,27 @@ class _Maker:
     def extras(self) -> list[Extra]:
         return [extra for extra in EXTRAS if extra in self.settings]
 
-    def make_one(self, source: ScanSource, output: Path) -> Path:
+    def make_one(self, source: ScanSource, output: Path, brain: ScanSource | None) -> Path:
         """Write a scan file, or a series where the source is one and `output` names no file."""
         place = _beside(output, output.with_name(strip_scan_suffix(output.name) + ".json"))
         if source.series is None:
             require_writable(output)
-            self._make_file(source, place, {})
+            self._make_file(_Inputs(source, brain), place, {})
         else:
-            self._make_dicom(source, place)
+            self._make_dicom(_Inputs(source, brain), place)
         return output
 
-    def make_case(self, source: ScanSource, place: _Place, metadata: dict[str, Any]) -> None:
-        """Write a file or a series, unless this model has written it of this source already."""
-        if self._is_done(source, place):
+    def make_case(self, case: SubjectFiles, place: _Place, metadata: dict[str, Any]) -> None:
+        """Write a file or a series, unless this model has written it of these inputs already."""
+        inputs = _Inputs(case.files[source_of(self.direction)], case.files.get("brain") if self.method.uses_brain else None)
+        if self._is_done(inputs, place):
             return
-        if source.series is None:
-            self._make_file(source, place, metadata)
+        if inputs.scan.series is None:
+            self._make_file(inputs, place, metadata)
         else:
-            self._make_dicom(source, place)
+            self._make_dicom(inputs, place)
 
-    def _is_done(self, source: ScanSource, place: _Place) -> bool:
+    def _is_done(self, inputs: _Inputs, place: _Place) -> bool:
         wanted = [place.target, place.note, *(place.extras[extra] for extra in self.extras)]
         if not all(path.exists() for path in wanted):
             return False
@@ -221,47 +241,52 @@ class _Maker:
         record = record.get("Record", record)
         settings = record.get("settings", {})
         same_settings = all(settings.get(key) == value for key, value in self.settings.items())
-        return same_settings and record.get("inputs") == {source_of(self.direction): source.digest()}
+        return same_settings and record.get("inputs") == self._digests(inputs)
 
-    def _make(self, scan: Volume) -> tuple[Volume, dict[Extra, Volume]]:
+    def _make(self, scan: Volume, brain: ScanSource | None) -> tuple[Volume, dict[Extra, Volume]]:
         """The result, and what else is wanted."""
-        more: dict[Extra, Volume] = {"cycle": self.method.cycle(scan)} if "cycle" in self.extras else {}
+        method = self.method if brain is None else self.method.with_brain(brain.read("mask"))
+        more: dict[Extra, Volume] = {"cycle": method.cycle(scan)} if "cycle" in self.extras else {}
         if "uncertainty" not in self.extras:
-            return self.method.synthesize(scan), more
-        result, uncertainty = self.method.synthesize_with_uncertainty(scan)
+            return method.synthesize(scan), more
+        result, uncertainty = method.synthesize_with_uncertainty(scan)
         return result, {**more, "uncertainty": uncertainty}
 
-    def _make_file(self, source: ScanSource, place: _Place, metadata: dict[str, Any]) -> None:
-        with about(source.path):
-            scan = require_plausible(source.read(source_of(self.direction)), str(source.path))
-            require_unsheared(scan, source.path)  # the result will lie on this grid
-            result, more = self._make(scan)
+    def _make_file(self, inputs: _Inputs, place: _Place, metadata: dict[str, Any]) -> None:
+        path = inputs.scan.path
+        with about(path):
+            scan = require_plausible(inputs.scan.read(source_of(self.direction)), str(path))
+            require_unsheared(scan, path)  # the result will lie on this grid
+            result, more = self._make(scan, inputs.brain)
         write_scan(result, place.target)
         _write_extras(more, place)
-        record = self._record(source, self.settings)
+        record = self._record(inputs, self.settings)
         write_json(place.note, {**metadata, "Record": record} if metadata else record)
 
-    def _make_dicom(self, source: ScanSource, place: _Place) -> None:
+    def _make_dicom(self, inputs: _Inputs, place: _Place) -> None:
         if place.as_series and self.method.product == "bone":
             raise ConfigError(f"{place.target}: a mask of bone is not written as a CT series; name a scan file, such as bone.nii.gz")
         if place.as_series:
             require_new_folder(place.target)
-        with about(source.path):
-            scan = source.read_dicom(source_of(self.direction))
+        with about(inputs.scan.path):
+            scan = inputs.scan.read_dicom(source_of(self.direction))
             if scan.series.note:
                 print(f"transmodal: {scan.series.note}", file=sys.stderr)
-            result, more = self._make(require_plausible(scan.volume, str(source.path)))
+            result, more = self._make(require_plausible(scan.volume, str(inputs.scan.path)), inputs.brain)
         if place.as_series:
             title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
             write_series(result, scan, place.target, description=title, software=software, model_hash=self.settings["weights"])
         else:
             write_scan(result, place.target)
         _write_extras(more, place)
-        write_json(place.note, self._record(source, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
+        write_json(place.note, self._record(inputs, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
 
-    def _record(self, source: ScanSource, settings: dict[str, Any]) -> dict[str, Any]:
-        inputs = {source_of(self.direction): source.digest()}
-        return make_record("synthesize", inputs=inputs, settings=settings).model_dump(mode="json")
+    def _record(self, inputs: _Inputs, settings: dict[str, Any]) -> dict[str, Any]:
+        return make_record("synthesize", inputs=self._digests(inputs), settings=settings).model_dump(mode="json")
+
+    def _digests(self, inputs: _Inputs) -> dict[str, str]:
+        brain = {} if inputs.brain is None else {"brain": inputs.brain.digest()}
+        return {source_of(self.direction): inputs.scan.digest(), **brain}
 
 
 def _write_extras(more: dict[Extra, Volume], place: _Place) -> None:
@@ -296,7 +321,7 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
             scan = _require_scan(case, source_of(maker.direction))
             place = _place(case.id, scan, found.layout, output, maker.direction, maker.method.product)
             metadata = sidecar(scan.path, source, maker.settings, maker.method.product) if found.layout == "bids" else {}
-            maker.make_case(scan, place, metadata)
+            maker.make_case(case, place, metadata)
             done.append(place.target)
         except TransmodalError as error:
             failures.append(f"{case.id}: {error}")

@@ -12,11 +12,12 @@ from lightning_fabric import Fabric
 from transmodal.contracts import FittedMethod, LearnedMethod
 from transmodal.core.errors import ConfigError, DataError, FileError
 from transmodal.core.files import LOCK_NAME, folder_lock, sha256, sweep_partials, write_json
+from transmodal.core.jobs import HERE, Workers
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
-from transmodal.data.sampling import Sampler, Sampling
+from transmodal.data.sampling import Companions, Sampler, Sampling
 from transmodal.data.splits import Split, random_split
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
@@ -40,6 +41,7 @@ def train(
     devices: int | str = "auto",
     nodes: int = 1,
     accelerator: str = "auto",
+    workers: Workers = HERE,
     quiet: bool = False,
 ) -> Path:
     """Train, or fit, the method of a recipe.
@@ -57,6 +59,8 @@ def train(
         Who is in which part; by default drawn by the fractions and the seed of ``recipe.train``.
     devices, nodes, accelerator
         See `transmodal.engine.train.make_fabric`.
+    workers : Workers
+        Who does what can be shared, as the registrations of atlases.
     quiet : bool
         No progress bar.
 
@@ -78,6 +82,7 @@ def train(
     description = Run(recipe=recipe.model_dump(mode="json"), setting=setting, split=split, dataset=sha256(Path(dataset) / MANIFEST_NAME))
     torch.manual_seed(training.seed)
     method = build_method(recipe, setting)
+    method.folder, method.workers = Path(run), workers
     if isinstance(method, FittedMethod):
         with folder_lock(run):
             _open_run(run, description, training.seed, resume, data)
@@ -97,31 +102,42 @@ def _train_networks(
     training = recipe.train
     assert training is not None
     fabric.launch()
-    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment, recipe.sampling)
-    validation = _validation_sampler(recipe, method, data, description.split.validation)
+    companions = method.companions(data, (*description.split.train, *description.split.validation))
+    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment, recipe.sampling, companions)
+    validation = _validation_sampler(recipe, method, data, description.split.validation, companions)
     # Only the first process writes in the folder; the others begin when it has been opened.
     with folder_lock(run) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _open_run(run, description, training.seed, resume, data)
+            if companions is not None:
+                companions.make()
         fabric.barrier()
         train_networks(fabric, method, sampler, validation, training, run, quiet)
 
 
 def _sampler(
-    recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], augmentation: Augmentation, sampling: Sampling
+    recipe: Recipe,
+    method: LearnedMethod,
+    data: Dataset,
+    subjects: tuple[str, ...],
+    augmentation: Augmentation,
+    sampling: Sampling,
+    companions: Companions | None,
 ) -> Sampler:
     assert recipe.train is not None
     choices = (recipe.direction, recipe.view, sampling, augmentation, recipe.intensity, recipe.train.seed)
-    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects))
+    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects), companions=companions)
 
 
-def _validation_sampler(recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...]) -> Sampler | None:
+def _validation_sampler(
+    recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], companions: Companions | None
+) -> Sampler | None:
     """Of the subjects that are kept aside: pairs where there are any, also for a training that must not see any."""
     if not subjects:
         return None
     for sampling in (Sampling(pairing="paired"), recipe.sampling):
         with suppress(ConfigError):
-            return _sampler(recipe, method, data, subjects, Augmentation(), sampling)
+            return _sampler(recipe, method, data, subjects, Augmentation(), sampling, companions)
     print(f"transmodal: no validation: of {', '.join(subjects)}, who are kept aside, no sample can be drawn", file=sys.stderr)
     return None
 
