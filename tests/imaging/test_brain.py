@@ -53,7 +53,7 @@ def test_other_things_are_none_and_the_message_has_the_measure():
     with pytest.raises(DataError, match=r"litres"):
         require_brain(ellipsoid(radii=(100.0, 110.0, 100.0)), "the whole head")
     lopsided = ellipsoid()
-    bulge = ellipsoid(radii=(40.0, 40.0, 40.0), shift=(60.0, -40.0, 0.0))
+    bulge = ellipsoid(radii=(45.0, 45.0, 45.0), shift=(75.0, -60.0, 30.0))
     with pytest.raises(DataError, match=r"in its own mirror image"):
         require_brain(lopsided.with_array(lopsided.array | bulge.array), "the mask")
     with pytest.raises(DataError, match="empty"):

@@ -15,6 +15,8 @@ from transmodal.simulation.tissues import BRAIN, Tissue, tissue_by_name
 
 # Sulci narrower than twice this belong to the mask of a brain, as skull stripping draws it.
 _SULCI_MM = 4.0
+# The spinal cord, which does not, is thinner than twice this.
+_CORD_MM = 8.0
 
 
 class LabelMapping(Config):
@@ -122,13 +124,15 @@ def head_mask(tissues: Volume) -> Volume:
 
 
 def brain_mask(tissues: Volume) -> Volume:
-    """Return the mask of the brain as skull stripping draws it: grey and white matter, with the fluid in its ventricles and sulci."""
+    """Return the mask of the brain as skull stripping draws it: with the fluid in its ventricles and sulci, without the spinal cord."""
     brain = np.isin(tissues.array, BRAIN)
     if not brain.any():
         return tissues.with_array(brain, "mask")
     reached = _distance(~brain, tissues) <= _SULCI_MM
     closed = _distance(reached, tissues) > _SULCI_MM
-    return tissues.with_array(brain | (closed & (np.asarray(tissues.array) == Tissue.CSF)), "mask")
+    filled = brain | (closed & (np.asarray(tissues.array) == Tissue.CSF))
+    thick = _distance(filled, tissues) > _CORD_MM
+    return tissues.with_array(filled & (_distance(~thick, tissues) <= _CORD_MM + _SULCI_MM) if thick.any() else filled, "mask")
 
 
 def _filled(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
