@@ -184,6 +184,7 @@ def train(
     devices: str = "auto",
     nodes: int = 1,
     accelerator: str = "auto",
+    workers: int = 1,
 ) -> None:
     """Train the method of a recipe on a dataset.
 
@@ -205,13 +206,17 @@ def train(
         Machines, under torchrun or SLURM.
     accelerator
         auto, cpu, cuda ...
+    workers
+        Processes that register atlases at the same time, for a recipe that builds on them.
     """
+    from transmodal.core.jobs import Workers
     from transmodal.methods.recipe import load_recipe
     from transmodal.workflows.train import train as run_training
 
     count: int | str = int(devices) if devices.isdigit() else devices
     resolved = load_recipe(recipe, set_ or [])
-    run_training(resolved, dataset, run, resume=resume, devices=count, nodes=nodes, accelerator=accelerator)
+    where = {"devices": count, "nodes": nodes, "accelerator": accelerator, "workers": Workers(workers)}
+    run_training(resolved, dataset, run, resume=resume, **where)
     print(f"The run: {run}")
 
 

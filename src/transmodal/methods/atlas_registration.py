@@ -68,6 +68,12 @@ class AtlasHead:
         """SHA-256 of what a registration depends on."""
         return _digest(self.mr, self.brain)
 
+    @cached_property
+    def surface(self) -> Float[np.ndarray, "n 3"]:
+        """Points on the surface of the brain, in RAS+ mm."""
+        assert self.brain is not None, "surfaces need a brain"
+        return extract_surface(self.brain).points
+
     def is_of(self, scan: Volume) -> bool:
         """Whether a scan is this very MR, but for what has been blanked outside the head."""
         if not self.mr.grid.matches(scan.grid):
@@ -137,8 +143,7 @@ class Registrar:
 
     def _register(self, head: AtlasHead) -> Transform:
         if self.settings.by == "surface":
-            assert head.brain is not None, "surfaces need a brain"
-            affine = match_points(self._surface, extract_surface(head.brain).points, self.settings.matching)
+            affine = match_points(self._surface, head.surface, self.settings.matching)
         else:
             affine = register(self.scan, head.mr, "affine")
         if self.settings.free_form_mm is None:

@@ -11,7 +11,6 @@ registers them to the scan.
 import shutil
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +144,7 @@ class Prior(LearnedMethod):
         self.directions, self.opinions = (setting.direction,), setting.opinions
         self._loss = PairedLoss(settings.loss, setting)
         self._brain: Volume | None = None
+        self._loaded: list[Atlas] = []  # at most one; all that `with_brain` makes of this method share it
         self.networks: dict[str, nn.Module] = {"generator": _build(settings, setting)}
 
     def with_brain(self, mask: Volume) -> Method:
@@ -207,9 +207,14 @@ class Prior(LearnedMethod):
         air = self.setting.target_map.forward(np.array([BACKGROUND["ct"]], dtype=np.float32))
         return [float(air[0]), *(0.0 for _ in self.settings.sigmas_mm)]
 
-    @cached_property
+    @property
     def _atlases(self) -> Atlas:
-        """Those that lie in the run."""
+        """Those that lie in the run, read when they are first needed."""
+        if not self._loaded:
+            self._loaded.append(self._read_atlases())
+        return self._loaded[0]
+
+    def _read_atlases(self) -> Atlas:
         assert self.folder is not None, "a method that predicts has been loaded from a run"
         folder = self.folder / ATLASES_NAME
         run = read_run(folder)
