@@ -271,7 +271,7 @@ class Sampler:
 
     def _has_contrast(self, found: Sample) -> bool:
         """Whether neither image is the same everywhere; a target that is no image, such as a mask of bone, may be."""
-        return bool(np.ptp(found.source) > 0 and (self.learned is not None or np.ptp(found.target) > 0))
+        return bool(np.ptp(found.source[: self.view.channels]) > 0 and (self.learned is not None or np.ptp(found.target) > 0))
 
     def _pools(self) -> tuple[list[str], list[str], list[str]]:
         """Who is drawn as a pair, whose sources are drawn by themselves, and whose targets."""

@@ -30,7 +30,7 @@ class PreparedSubject:
     prepared : dict
         ``mr`` and ``ct`` on the working grid.
     labels, brain : Volume or None
-        On the working grid: the label map, and the mask of the brain that lies beside the scan or is the template's.
+        On the working grid: the label map, and the mask of the brain, where they lie beside the scan.
     corrected : Volume or None
         The MR without its bias field, where it was to be corrected.
     space : Space
@@ -77,9 +77,9 @@ def prepare_subject(files: SubjectFiles, settings: Preparation) -> PreparedSubje
     first = next(iter(scans))
     reference = correct_scan(scans[first], masks[first], settings)
     space = find_space(reference, settings)
-    brain = images.get("brain") or space.brain
     alignment = None
     if "ct" in scans and first == "mr":
+        brain = images.get("brain") or space.brain
         alignment = align_pair(reference, scans["ct"], settings.registration, masks["mr"], brain, files.landmarks)
     masks = _shared_hull(masks, scans, settings, alignment) if "mask" not in images else masks
     grid = working_grid(space, masks[first], settings)
@@ -88,7 +88,7 @@ def prepare_subject(files: SubjectFiles, settings: Preparation) -> PreparedSubje
         ct_mask = _given_ct_mask(images["mask"], scans["ct"], alignment, grid) if "mask" in images else bring(masks["ct"], alignment, grid)
         prepared["ct"] = blank(bring(scans["ct"], alignment, grid), ct_mask, settings, space)
     labels = resample(canonical(images["labels"]), grid) if "labels" in images else None
-    brain = None if brain is None else resample(canonical(brain), grid)
+    brain = resample(canonical(images["brain"]), grid) if "brain" in images else None
     corrected = reference if settings.bias_correction and first == "mr" else None
     return PreparedSubject(scans, masks, prepared, labels, brain, corrected, space, alignment)
 

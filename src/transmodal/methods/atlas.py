@@ -6,10 +6,11 @@ surfaces, because what is cropped of a head misleads a registration by intensiti
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -36,7 +37,11 @@ LEAST_OVERLAP = 0.75
 # How the masks of atlases are brought onto a scan whose own is not known.
 _BRAIN_BY = AtlasRegistration(by="intensity", free_form_mm=30)
 CACHE_NAME = "registrations"
-_IMAGES = ("mr", "ct", "bone", "brain")
+_IMAGES = ("mr", "ct", "bone", "seen", "brain")
+# Head masks of an MR and of its CT differ by so much without anything being cut off.
+_RIM_MM = 10.0
+
+T = TypeVar("T")
 
 
 class AtlasSettings(Config):
@@ -102,7 +107,7 @@ class Atlas(FittedMethod):
         heads = [_read_head(dataset, name) for name in pairs]
         if self.settings.registration.by == "surface":
             known = tuple(head for head in heads if head.brain is not None)
-            heads = [self._with_its_brain(head, known) for head in heads]
+            heads = [_of(head.id, self._with_its_brain, head, known) for head in heads]
         self.heads, self.opinions = tuple(heads), len(heads)
 
     def state(self) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -150,27 +155,30 @@ class Atlas(FittedMethod):
             raise DataError("the scan is the only atlas there is; build a set with others (transmodal atlas build)")
         if len(heads) < len(self.heads):
             print("transmodal: the scan is itself an atlas, which is left out", file=sys.stderr)
-        transforms = self._register(prepared.volume, heads)
         grid = prepared.volume.grid
-        candidates = [head.place(transform, grid) for head, transform in zip(heads, transforms, strict=True)]
+        candidates = [head.place(transform, grid) for head, transform in self._register(prepared.volume, heads)]
         fused = fuse(candidates, self.settings.fusion, prepared.volume, self.settings.window_mm)
         _tell_of_gaps(fused, prepared)
         return fused
 
-    def _register(self, scan: Volume, heads: Sequence[AtlasHead]) -> list[Transform]:
+    def _register(self, scan: Volume, heads: Sequence[AtlasHead]) -> list[tuple[AtlasHead, Transform]]:
+        """The atlases, and how they are registered; without those whose brain does not come to lie on that of the scan."""
         registration = self.settings.registration
         if registration.by == "intensity":
-            return self._run(Registrar(scan, None, registration, self._cache), heads)
+            return list(zip(heads, self._run(Registrar(scan, None, registration, self._cache), heads), strict=True))
         brain = self._brain(scan, heads)
         transforms = self._run(Registrar(scan, brain, registration, self._cache), heads)
-        alike = float(np.mean([overlap(head, transform, brain) for head, transform in zip(heads, transforms, strict=True)]))
-        if alike < LEAST_OVERLAP:
+        alike = [overlap(head, transform, brain) for head, transform in zip(heads, transforms, strict=True)]
+        if max(alike) < LEAST_OVERLAP:
             raise DataError(
-                f"the brain of the scan does not fit those of the atlases: once matched, they overlap by {alike:.2f} (Dice), where brains "
-                f"do by {LEAST_OVERLAP:g} at least; look at its mask, put a better one beside the scan (brain.nii.gz), or take a recipe "
-                'that needs none (method.registration.by = "intensity")'
+                f"the brain of the scan fits none of the atlases': once matched, they overlap by {max(alike):.2f} (Dice) at best, where "
+                f"brains do by {LEAST_OVERLAP:g} at least; look at its mask, put a better one beside the scan (brain.nii.gz), or register "
+                'atlases by what needs none (method.registration.by = "intensity")'
             )
-        return transforms
+        for head, value in zip(heads, alike, strict=True):
+            if value < LEAST_OVERLAP:
+                print(f"transmodal: the atlas {head.id} is left out: its brain overlaps by {value:.2f} (Dice) only", file=sys.stderr)
+        return [(head, t) for head, t, value in zip(heads, transforms, alike, strict=True) if value >= LEAST_OVERLAP]
 
     def _brain(self, scan: Volume, heads: Sequence[AtlasHead]) -> Volume:
         """The mask that was given, or else the one that is found."""
@@ -184,7 +192,7 @@ class Atlas(FittedMethod):
 
     @property
     def _cache(self) -> Path | None:
-        return None if self.folder is None else self.folder / CACHE_NAME
+        return None if self.folder is None else (self.folder / CACHE_NAME).resolve()  # workers may be elsewhere
 
     def _run(self, registrar: Registrar, heads: Sequence[AtlasHead]) -> list[Transform]:
         """All registrations, in the order of the heads, by as many processes as there are workers."""
@@ -197,7 +205,7 @@ class Atlas(FittedMethod):
 
     def _with_its_brain(self, head: AtlasHead, known: Sequence[AtlasHead]) -> AtlasHead:
         if head.brain is not None:
-            brain = require_brain(head.brain, f"{head.id}: the mask of the brain")
+            brain = require_brain(head.brain, "the mask of the brain")
         elif known or self.settings.brain == "deepbet":
             brain = self._brain(head.mr, known)
         else:
@@ -205,7 +213,7 @@ class Atlas(FittedMethod):
                 "no subject has a mask of the brain, by whose surface atlases are registered: put brain.nii.gz beside at least one MR and "
                 'prepare again; or set method.brain = "deepbet" (T1-weighted MRs), or method.registration.by = "intensity"'
             )
-        return AtlasHead(head.id, head.mr, head.ct, head.bone, brain)
+        return replace(head, brain=brain)
 
 
 def _read_head(dataset: Dataset, name: str) -> AtlasHead:
@@ -215,16 +223,32 @@ def _read_head(dataset: Dataset, name: str) -> AtlasHead:
     ct = mr.with_array(dataset.read_all(name, "ct").astype(np.int16), "ct")
     inside = mr.with_array(dataset.read_all(name, "ct_mask") > 0, "mask")
     brain = mr.with_array(dataset.read_all(name, "brain") > 0, "mask") if "brain" in subject.images else None
-    return AtlasHead(name, mr, ct, segment_bone(ct, inside), brain)
+    head = mr.with_array(dataset.read_all(name, "mr_mask") > 0, "mask")
+    return AtlasHead(name, mr, ct, _of(name, segment_bone, ct, inside), _seen(head, inside), brain)
+
+
+def _seen(mr_mask: Volume, ct_mask: Volume) -> Volume:
+    """Where the CT has been: all but what the MR shows of a head and the CT does not, other than the rim."""
+    from scipy.ndimage import distance_transform_edt
+
+    beyond = np.asarray(distance_transform_edt(~np.asarray(ct_mask.array), sampling=ct_mask.spacing)) > _RIM_MM
+    return mr_mask.with_array(~(np.asarray(mr_mask.array) & beyond))
+
+
+def _of(name: str, function: Callable[..., T], *arguments: object) -> T:
+    """Call a function, and let its errors name the subject."""
+    try:
+        return function(*arguments)
+    except TransmodalError as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _restore_head(name: str, state: Mapping[str, np.ndarray]) -> AtlasHead:
     mr = Volume(state[f"{name}.mr"], state[f"{name}.affine"], "mr")
     ct = mr.with_array(state[f"{name}.ct"], "ct")
+    bone, seen = (mr.with_array(state[f"{name}.{mask}"] > 0, "mask") for mask in ("bone", "seen"))
     brain = state.get(f"{name}.brain")
-    masks = [None if array is None else mr.with_array(array > 0, "mask") for array in (state[f"{name}.bone"], brain)]
-    assert masks[0] is not None, "the bone is always there"
-    return AtlasHead(name, mr, ct, masks[0], masks[1])
+    return AtlasHead(name, mr, ct, bone, seen, None if brain is None else mr.with_array(brain > 0, "mask"))
 
 
 def _as_stored(array: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +19,15 @@ from transmodal.core.config import Config
 from transmodal.core.errors import CheckpointError, FileError
 from transmodal.core.volume import Grid, Volume
 from transmodal.engine.checkpoint import load_tree, save_tree
+from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.point_matching import PointMatching, match_points
 from transmodal.imaging.preparation import BACKGROUND
 from transmodal.imaging.registration import Transform, register, register_free_form, warp
 from transmodal.imaging.surface import extract_surface
 from transmodal.methods.fusion import Candidate
+
+# Two scans are the same where they correlate so well on voxels of this size.
+_COMPARED_MM, _SAME, _FEWEST_COMPARED = 3.0, 0.98, 100
 
 
 class AtlasRegistration(Config):
@@ -51,8 +56,8 @@ class AtlasHead:
     Parameters
     ----------
     id : str
-    mr, ct, bone : Volume
-        The bone is a mask.
+    mr, ct, bone, seen : Volume
+        The bone is a mask, and so is where the CT has been.
     brain : Volume, optional
         A mask.
     """
@@ -61,6 +66,7 @@ class AtlasHead:
     mr: Volume
     ct: Volume
     bone: Volume
+    seen: Volume
     brain: Volume | None
 
     @cached_property
@@ -75,20 +81,21 @@ class AtlasHead:
         return extract_surface(self.brain).points
 
     def is_of(self, scan: Volume) -> bool:
-        """Whether a scan is this very MR, but for what has been blanked outside the head."""
-        if not self.mr.grid.matches(scan.grid):
+        """Whether a scan is this very MR, however it was prepared: in the same place, and alike to the last per cent."""
+        coarse = isotropic_grid(scan.grid, _COMPARED_MM)
+        one, other = (np.asarray(resample(volume, coarse).array, dtype=np.float64) for volume in (self.mr, scan))
+        both = (one > 0) & (other > 0)
+        if np.count_nonzero(both) < _FEWEST_COMPARED or not (np.ptp(one[both]) and np.ptp(other[both])):
             return False
-        both = (self.mr.array != 0) & (scan.array != 0)
-        return bool(both.any() and (self.mr.array[both] == scan.array[both]).all())
+        return float(np.corrcoef(one[both], other[both])[0, 1]) > _SAME
 
     def place(self, transform: Transform, grid: Grid) -> Candidate:
         """The atlas where its registration puts it, on the grid of the scan."""
-        everywhere = self.mr.with_array(np.ones(self.mr.shape, dtype=bool), "mask")
         return Candidate(
             mr=warp(self.mr, transform, grid).array,
             ct=np.round(warp(self.ct, transform, grid, fill=BACKGROUND["ct"]).array).astype(np.int16),
             bone=warp(self.bone, transform, grid).array,
-            covered=warp(everywhere, transform, grid).array,
+            covered=warp(self.seen, transform, grid).array,
         )
 
 
@@ -122,7 +129,8 @@ class Registrar:
         """
         if self.cache is None:
             return self._register(head)
-        key = hashlib.sha256(f"{__version__} {self._digest} {head.digest} {self.settings.model_dump_json()}".encode()).hexdigest()
+        programs = f"{__version__} {version('itk-elastix')}"
+        key = hashlib.sha256(f"{programs} {self._digest} {head.digest} {self.settings.model_dump_json()}".encode()).hexdigest()
         path = self.cache / f"{key}.safetensors"
         try:
             return _read(path)

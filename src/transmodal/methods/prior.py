@@ -21,7 +21,8 @@ from torch import nn
 
 from transmodal.contracts import LearnedMethod, Method, Metrics, Optimization, Update
 from transmodal.core.config import Config, validate
-from transmodal.core.errors import ConfigError
+from transmodal.core.errors import ConfigError, TransmodalError
+from transmodal.core.files import atomic_path
 from transmodal.core.progress import track
 from transmodal.core.volume import Volume
 from transmodal.data.manifest import MANIFEST_NAME, Image, Manifest, Subject, write_manifest
@@ -155,7 +156,9 @@ class Prior(LearnedMethod):
 
     def initialize(self) -> None:
         """Look whether the atlases are there, and read the run of a segmentor if the recipe names one."""
-        _require_atlases(Path(self.settings.atlases))
+        assert self.folder is not None, "a training has a folder"
+        copied = self.folder / ATLASES_NAME  # before an interruption
+        _require_atlases(copied if (copied / RUN_NAME).is_file() else Path(self.settings.atlases))
         self._loss.initialize()
 
     def optimizers(self) -> dict[str, Optimization]:
@@ -197,7 +200,7 @@ class Prior(LearnedMethod):
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
         """The same, and the spread over planes and mirror images; the atlases are the same for all of them."""
         prepared, target = prepare_source(scan, self.setting), self.setting.target_map
-        beside = Beside(self._in_network_units(self._ask(prepared, self._brain), prepared.volume), tuple(self._backgrounds))
+        beside = Beside(self._in_network_units(self._ask(prepared, self._brain), prepared), tuple(self._backgrounds))
         found = predict_prepared(self.networks["generator"], prepared, self.setting, beside)
         result = place_result(target.inverse(found.mean), prepared, scan, self.setting.target)
         return result, place_soft(np.float32(target.scale) * found.sd, prepared, scan, "uncertainty")
@@ -230,24 +233,29 @@ class Prior(LearnedMethod):
             atlases = atlases.with_brain(brain)
         return atlases.fuse(prepared)
 
-    def _in_network_units(self, fused: Fused, scan: Volume) -> Float[np.ndarray, "k x y z"]:
-        """The CT of the atlases and the smoothed masks of their bone."""
+    def _in_network_units(self, fused: Fused, prepared: PreparedScan) -> Float[np.ndarray, "k x y z"]:
+        """The CT of the atlases, with air around the head, and the smoothed masks of their bone."""
         from scipy.ndimage import gaussian_filter
 
         bone = fused.bone.astype(np.float32)
-        smooth = [gaussian_filter(bone, [sigma / step for step in scan.spacing]) for sigma in self.settings.sigmas_mm]
-        return np.stack([self.setting.target_map.forward(fused.ct), *smooth])
+        smooth = [gaussian_filter(bone, [sigma / step for step in prepared.volume.spacing]) for sigma in self.settings.sigmas_mm]
+        ct = np.where(prepared.mask.array > 0, fused.ct, np.float32(BACKGROUND["ct"]))
+        return np.stack([self.setting.target_map.forward(ct), *smooth])
 
     def _make_priors(self, dataset: Dataset, subjects: Sequence[str], folder: Path, names: Sequence[str]) -> None:
         """Ask the atlases about every subject, unless that has been done; the table of contents is written last."""
         assert self.folder is not None, "a training has a folder"
         if (folder / MANIFEST_NAME).is_file():
             return
-        _copy_atlases(Path(self.settings.atlases), self.folder / ATLASES_NAME)
+        if not (self.folder / ATLASES_NAME / RUN_NAME).is_file():
+            _copy_atlases(Path(self.settings.atlases), self.folder / ATLASES_NAME)
         made = []
         for name in track([name for name in subjects if "mr" in dataset.manifest.subject(name).images], "atlas priors"):
             prepared, brain = _read_prepared(dataset, name)
-            images = self._in_network_units(self._ask(prepared, brain), prepared.volume)
+            try:
+                images = self._in_network_units(self._ask(prepared, brain), prepared)
+            except TransmodalError as error:
+                raise type(error)(f"{name}: {error}") from error
             for image, values in zip(names, images, strict=True):
                 write_image(folder, name, image, values)
             entry = dataset.manifest.subject(name).images["mr"]
@@ -282,10 +290,9 @@ def _require_atlases(folder: Path) -> None:
 
 def _copy_atlases(source: Path, target: Path) -> None:
     """All that the set needs; the note that makes a folder a run is copied last."""
-    _require_atlases(source)
-    target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS_NAME, RUN_NAME):
-        shutil.copyfile(source / name, target / name)
+        with atomic_path(target / name) as path:
+            shutil.copyfile(source / name, path)
 
 
 def _read_prepared(dataset: Dataset, name: str) -> tuple[PreparedScan, Volume | None]:

@@ -67,8 +67,9 @@ def _scan_columns(made: PreparedSubject, cut: Cut) -> Iterator[_Column]:
     for name, volume in _whole(made).items():
         mask = made.prepared[name].mask
         outlines = [(MASK_COLOUR, cut.planes(mask.array > 0))]
-        if name == "mr" and made.brain is not None:
-            outlines.append((BONE_COLOUR, cut.planes(made.brain.array > 0)))
+        brain = made.brain or made.space.brain
+        if name == "mr" and brain is not None:
+            outlines.append((BONE_COLOUR, cut.planes(resample(brain, made.grid).array > 0)))
         yield _Column(f"{name.upper()} and its mask", cut.planes(volume.array), window(volume, mask), tuple(outlines))
 
 

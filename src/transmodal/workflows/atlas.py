@@ -75,6 +75,8 @@ def build_atlases(
     lacking = [name for name in subjects or () if not manifest.subject(name).paired]
     if lacking:
         raise DataError(f"{dataset}: {', '.join(lacking)} has no pair of MR and CT, which an atlas needs")
+    if not pairs:
+        raise DataError(f"{dataset}: no subject has both an MR and a CT, which an atlas needs")
     chosen = tuple(subjects or pairs)
     train(recipe, dataset, run, resume=True, split=Split(train=chosen, validation=(), test=()), workers=workers)
     method = load_method(run, choose_device("cpu"))

@@ -105,6 +105,7 @@ def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) 
         "settings": settings.model_dump(mode="json"),
         "template": {path.name: sha256(path) for path in sorted((dataset / TEMPLATE_NAME).glob("*")) if settings.template is not None},
         "attributes": files.attributes,
+        "stored": sorted({"brain"} & files.files.keys()),  # earlier versions did not keep it
     }
     note, picture = dataset / SUBJECTS_NAME / f"{files.id}.json", dataset / PICTURES_NAME / f"{files.id}.jpg"
     if note.is_file() and picture.is_file() and (done := read_json(note)).get("key") == key:

@@ -146,7 +146,8 @@ def _prepare_template(labels: Volume, mapping: LabelMapping, spacing_mm: float |
 def _simulate_subject(folder: Path, number: int, config: SimulationConfig, template: Volume | None) -> None:
     """Make one subject, unless it is there; its ``subject.json`` is written last and so vouches for the images."""
     settings = config.model_dump(mode="json")
-    if (folder / SUBJECT_NAME).is_file() and read_json(folder / SUBJECT_NAME).get("settings") == settings:
+    there = (folder / SUBJECT_NAME).is_file() and (folder / "brain.nii.gz").is_file()  # which earlier versions did not write
+    if there and read_json(folder / SUBJECT_NAME).get("settings") == settings:
         return
     (folder / SUBJECT_NAME).unlink(missing_ok=True)
     anatomy_rng, mr_rng, ct_rng, pose_rng = (np.random.default_rng(s) for s in np.random.SeedSequence([config.seed, number]).spawn(4))

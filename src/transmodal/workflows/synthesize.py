@@ -117,7 +117,7 @@ def synthesize(
     if found.layout == "dicom" and len(found.subjects) == 1:
         return [maker.make_one(_require_scan(found.subjects[0], modality), output, None if brain is None else ScanSource(brain))]
     if brain is not None:
-        raise ConfigError(f"--brain: {scan} holds several subjects; put a mask beside each scan, as brain.nii.gz")
+        raise ConfigError(f"--brain: {scan} is a folder of subjects; put a mask beside each scan, as brain.nii.gz")
     if layout == "auto":
         print(f"transmodal: {found.explanation}", file=sys.stderr)
     if _is_scan_file(output):
