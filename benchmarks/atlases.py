@@ -79,10 +79,10 @@ def main() -> None:
         settings = AtlasSettings(registration=REGISTRATIONS[name], fusion=fusion)
         scores = list(score_row(atlases, settings, field, out, f"{FUSED}, {fusion}"))
         print(f"| {fusion} | {cell([s['mae'] for s in scores], 1)} | {cell([s['dice'] for s in scores], 3)} |", flush=True)
-    print("\n| brain found by | MR | Dice with the true mask | s | refused |\n|---|---|---|---|---|")
+    print("\n| brain found by | MR | Dice with the true mask | refused |\n|---|---|---|---|")
     for field in FIELDS:
-        print_brains("the atlases", field, atlases, lambda method, case: method._brain(case.scan.volume, method.heads))
-        print_brains("deepbet", field, atlases, lambda _, case: strip_by_deepbet(case.scan.volume))
+        print_brains("the atlases", field, atlases, out, lambda method, case: method._brain(case.scan.volume, method.heads))
+        print_brains("deepbet", field, atlases, out, lambda _, case: strip_by_deepbet(case.scan.volume))
 
 
 def cell(values: list[float], digits: int) -> str:
@@ -148,23 +148,20 @@ def score(method: Atlas, case: Case) -> dict[str, float]:
     return {"mae": float(np.abs(made - case.ct)[inside].mean()), "dice": dice(found, true), "seconds": seconds}
 
 
-def print_brains(title: str, field: str, atlases: Atlas, find: Callable[[Atlas, Case], Volume]) -> None:
-    scores, seconds, refused = [], [], 0
+def print_brains(title: str, field: str, atlases: Atlas, out: Path, find: Callable[[Atlas, Case], Volume]) -> None:
+    scores, refused = [], 0
     for head in atlases.heads:
-        case, method = case_of(head, field), others(atlases, head, AtlasSettings())
-        began = time.perf_counter()
+        case, method = case_of(head, field), others(atlases, head, AtlasSettings(), out / "kept")
         try:
             found = find(method, case)
         except DataError:
             refused += 1
             continue
         except ConfigError as error:
-            print(f"| {title} | {field} | not available: {error} | | |")
+            print(f"| {title} | {field} | not available: {error} | |")
             return
-        seconds.append(time.perf_counter() - began)
         scores.append(dice(np.asarray(found.array) > 0, np.asarray(case.brain.array) > 0))
-    cells = [cell(scores, 3), f"{statistics.median(seconds):.1f}"] if len(scores) > 1 else ["–", "–"]
-    print(f"| {title} | {field} | {' | '.join(cells)} | {refused} of {len(atlases.heads)} |", flush=True)
+    print(f"| {title} | {field} | {cell(scores, 3) if len(scores) > 1 else '–'} | {refused} of {len(atlases.heads)} |", flush=True)
 
 
 if __name__ == "__main__":
