@@ -108,7 +108,7 @@ def weight_of(head: Path, out: Path) -> tuple[Volume, np.ndarray]:
     network = method.networks["generator"]
     assert isinstance(network, BoneWeighted)
     prepared, brain = prepare_source(scan, method.setting), read_scan(head / "brain.nii.gz", "mask")
-    smooth = torch.from_numpy(method._in_network_units(method._ask(prepared, brain), prepared)[1 + network.weighting.channel])
+    smooth = torch.from_numpy(method.with_brain(brain).beside(prepared).images[1 + network.weighting.channel])
     weight = network.weighting.alpha * saturate(smooth[None, None], network.weighting.threshold)[0, 0] + network.weighting.beta
     moved = resample(prepared.volume.with_array(weight.numpy(), "uncertainty"), scan.grid)
     return moved, np.asarray(mask.array) > 0

@@ -81,7 +81,7 @@ def main() -> None:
         print(f"| {fusion} | {cell([s['mae'] for s in scores], 1)} | {cell([s['dice'] for s in scores], 3)} |", flush=True)
     print("\n| brain found by | MR | Dice with the true mask | refused |\n|---|---|---|---|")
     for field in FIELDS:
-        print_brains("the atlases", field, atlases, out, lambda method, case: method._brain(case.scan.volume, method.heads))
+        print_brains("the atlases", field, atlases, out, lambda method, case: method.find_brain(case.scan.volume, method.heads))
         print_brains("deepbet", field, atlases, out, lambda _, case: strip_by_deepbet(case.scan.volume))
 
 

@@ -15,7 +15,8 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.core.jobs import HERE, Workers
 from transmodal.core.volume import Direction, Product, Volume
-from transmodal.data.sampling import Batch, Companions, Target
+from transmodal.data.companions import Companions
+from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
 
 # ``update(name, loss)`` takes one step of the optimiser `name` down the gradient of `loss`.

@@ -73,7 +73,7 @@ def test_an_atlas_that_was_moved_is_found_again(one_atlas, simulated_head, moved
 def test_where_no_mask_is_given_the_atlases_find_the_brain(one_atlas, simulated_head):
     method = load_method(one_atlas, CPU)
     assert isinstance(method, Atlas)
-    found = method._brain(simulated_head["mr"], method.heads)
+    found = method.find_brain(simulated_head["mr"], method.heads)
     assert dice(np.asarray(found.array), np.asarray(simulated_head["brain"].array)) > 0.9
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +15,7 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Direction, source_of, target_of
 from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix, draw_shift
+from transmodal.data.companions import Companions
 from transmodal.data.manifest import Subject
 from transmodal.data.squares import smallest_square
 from transmodal.data.store import Dataset
@@ -123,30 +122,6 @@ class Target:
 
     image: str
     values: Callable[[str, Shaped[np.ndarray, " c *s"]], Float[np.ndarray, " c *s"]]
-
-
-@dataclass(frozen=True)
-class Companions:
-    """Images that go with the sources of subjects, and that a network is given beside them.
-
-    Parameters
-    ----------
-    folder : Path
-        A dataset of their own, with the same subjects, on the grids of the sources.
-    backgrounds : dict
-        By name, in the order of the channels, what lies outside each image. They are stored in network units.
-    make : callable
-        Writes the dataset, unless it is there; called before the first batch is drawn.
-    """
-
-    folder: Path
-    backgrounds: dict[str, float]
-    make: Callable[[], None]
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The images, once they have been made."""
-        return Dataset(self.folder)
 
 
 @dataclass(frozen=True)

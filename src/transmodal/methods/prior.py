@@ -9,36 +9,34 @@ registers them to the scan.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import nn
 
-from transmodal.contracts import LearnedMethod, Method, Metrics, Optimization, Update
 from transmodal.core.config import Config, validate
 from transmodal.core.errors import ConfigError, TransmodalError
 from transmodal.core.files import atomic_path
 from transmodal.core.progress import track
 from transmodal.core.volume import Volume
+from transmodal.data.companions import Companions
 from transmodal.data.manifest import MANIFEST_NAME, Image, Manifest, Subject, write_manifest
-from transmodal.data.sampling import Batch, Companions
 from transmodal.data.store import Dataset, write_image
 from transmodal.engine.checkpoint import load_tree
 from transmodal.engine.predict import Beside, Setting, place_result, place_soft, predict_prepared, prepare_source
 from transmodal.engine.run import RUN_NAME, read_run
 from transmodal.engine.train import WEIGHTS_NAME
 from transmodal.imaging.preparation import BACKGROUND, PreparedScan
-from transmodal.losses.voxel import l1
 from transmodal.methods.architecture import UNetSettings
 from transmodal.methods.atlas import Atlas, AtlasSettings
 from transmodal.methods.fusion import Fused
 from transmodal.methods.optimizer import Adam, Optimizer
-from transmodal.methods.paired_loss import Loss, PairedLoss
+from transmodal.methods.paired import PairedMethod
+from transmodal.methods.paired_loss import Loss
 from transmodal.networks.atlas_prior import BoneWeighted, Weighting
 
 ATLASES_NAME, PRIORS_NAME = "atlases", "priors"
@@ -126,8 +124,8 @@ class PriorSettings(Config):
         return list(dict.fromkeys(weighting.sigma_mm for weighting in self.weighting)) if self.use == "weighted" else []
 
 
-class Prior(LearnedMethod):
-    """A U-Net and a set of atlases.
+class Prior(PairedMethod):
+    """A U-Net and a set of atlases; `PairedMethod` has the step of its training, down the loss of the sum.
 
     Parameters
     ----------
@@ -141,14 +139,12 @@ class Prior(LearnedMethod):
 
     def __init__(self, settings: PriorSettings, setting: Setting) -> None:
         _require_atlas_like(setting)
-        self.settings, self.setting = settings, setting
-        self.directions, self.opinions = (setting.direction,), setting.opinions
-        self._loss = PairedLoss(settings.loss, setting)
+        super().__init__(setting, _build(settings, setting), settings.loss, settings.optimizer)
+        self.settings = settings
         self._brain: Volume | None = None
         self._loaded: list[Atlas] = []  # at most one; all that `with_brain` makes of this method share it
-        self.networks: dict[str, nn.Module] = {"generator": _build(settings, setting)}
 
-    def with_brain(self, mask: Volume) -> Method:
+    def with_brain(self, mask: Volume) -> "Prior":
         """The same method, whose atlases are told the mask of the brain in the scan to come."""
         told = copy(self)
         told._brain = mask
@@ -161,11 +157,6 @@ class Prior(LearnedMethod):
         _require_atlases(copied if (copied / RUN_NAME).is_file() else Path(self.settings.atlases))
         self._loss.initialize()
 
-    def optimizers(self) -> dict[str, Optimization]:
-        """One over the generator."""
-        optimizer = self.settings.optimizer.build(self.networks["generator"].parameters())
-        return {"generator": Optimization(optimizer, ("generator",))}
-
     def companions(self, dataset: Dataset, subjects: Sequence[str]) -> Companions:
         """The CT of the atlases for each subject, and the smoothed masks of their bone."""
         assert self.folder is not None, "a training has a folder"
@@ -174,25 +165,6 @@ class Prior(LearnedMethod):
         folder = self.folder / PRIORS_NAME
         return Companions(folder, backgrounds, lambda: self._make_priors(dataset, subjects, folder, names))
 
-    def training_step(self, batch: Batch, update: Update) -> Metrics:
-        """One step down the loss of the sum."""
-        loss = self._loss(self.networks["generator"](batch.source), batch)
-        update("generator", loss)
-        return {"loss": loss.detach()}
-
-    def validation_step(self, batch: Batch) -> Metrics:
-        """The loss, and the mean absolute error inside the head in network units."""
-        prediction = self.networks["generator"](batch.source)
-        return {"loss": self._loss(prediction, batch), "mae": l1(prediction, batch.target, batch.target_mask)}
-
-    def state(self) -> Mapping[str, Any]:
-        """The segmentor whose features are compared, if there is one."""
-        return self._loss.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back the segmentor."""
-        self._loss.load_state(state)
-
     def synthesize(self, scan: Volume) -> Volume:
         """The CT, on the scan's own grid."""
         return self.synthesize_with_uncertainty(scan)[0]
@@ -200,10 +172,30 @@ class Prior(LearnedMethod):
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
         """The same, and the spread over planes and mirror images; the atlases are the same for all of them."""
         prepared, target = prepare_source(scan, self.setting), self.setting.target_map
-        beside = Beside(self._in_network_units(self._ask(prepared, self._brain), prepared), tuple(self._backgrounds))
-        found = predict_prepared(self.networks["generator"], prepared, self.setting, beside)
+        found = predict_prepared(self.networks["generator"], prepared, self.setting, self.beside(prepared))
         result = place_result(target.inverse(found.mean), prepared, scan, self.setting.target)
         return result, place_soft(np.float32(target.scale) * found.sd, prepared, scan, "uncertainty")
+
+    def beside(self, prepared: PreparedScan) -> Beside:
+        """What the network is given beside a prepared MR: the CT of the atlases, with air around the head, and the smoothed masks of bone.
+
+        Parameters
+        ----------
+        prepared : PreparedScan
+
+        Returns
+        -------
+        Beside
+            Images of shape (k, x, y, z): the CT in network units, then a mask in [0, 1] for each smoothing, in the order of
+            ``settings.sigmas_mm``.
+        """
+        from scipy.ndimage import gaussian_filter
+
+        fused = self._ask(prepared)
+        bone = fused.bone.astype(np.float32)
+        smooth = [gaussian_filter(bone, [sigma / step for step in prepared.volume.spacing]) for sigma in self.settings.sigmas_mm]
+        ct = np.where(prepared.mask.array > 0, fused.ct, np.float32(BACKGROUND["ct"]))
+        return Beside(np.stack([self.setting.target_map.forward(ct), *smooth]), tuple(self._backgrounds))
 
     @property
     def _backgrounds(self) -> list[float]:
@@ -227,20 +219,11 @@ class Prior(LearnedMethod):
         atlases.folder, atlases.workers = folder, self.workers
         return atlases
 
-    def _ask(self, prepared: PreparedScan, brain: Volume | None) -> Fused:
+    def _ask(self, prepared: PreparedScan) -> Fused:
         atlases = self._atlases
-        if brain is not None and atlases.uses_brain:
-            atlases = atlases.with_brain(brain)
+        if self._brain is not None and atlases.uses_brain:
+            atlases = atlases.with_brain(self._brain)
         return atlases.fuse(prepared)
-
-    def _in_network_units(self, fused: Fused, prepared: PreparedScan) -> Float[np.ndarray, "k x y z"]:
-        """The CT of the atlases, with air around the head, and the smoothed masks of their bone."""
-        from scipy.ndimage import gaussian_filter
-
-        bone = fused.bone.astype(np.float32)
-        smooth = [gaussian_filter(bone, [sigma / step for step in prepared.volume.spacing]) for sigma in self.settings.sigmas_mm]
-        ct = np.where(prepared.mask.array > 0, fused.ct, np.float32(BACKGROUND["ct"]))
-        return np.stack([self.setting.target_map.forward(ct), *smooth])
 
     def _make_priors(self, dataset: Dataset, subjects: Sequence[str], folder: Path, names: Sequence[str]) -> None:
         """Ask the atlases about every subject, unless that has been done; the table of contents is written last."""
@@ -253,7 +236,7 @@ class Prior(LearnedMethod):
         for name in track([name for name in subjects if "mr" in dataset.manifest.subject(name).images], "atlas priors"):
             prepared, brain = _read_prepared(dataset, name)
             try:
-                images = self._in_network_units(self._ask(prepared, brain), prepared)
+                images = (self.with_brain(brain) if brain else self).beside(prepared).images
             except TransmodalError as error:
                 raise type(error)(f"{name}: {error}") from error
             for image, values in zip(names, images, strict=True):

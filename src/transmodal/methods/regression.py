@@ -7,23 +7,19 @@ factor on the units leaves their balance, and with Adam the training, as they ar
 The paper on Light_U-Net trains on whole slices with the mean absolute difference, the mean squared one, or both, of grey levels in
 [0, 1], where the factor does matter.
 
-To any of these the difference of deep features can be added, see `transmodal.methods.paired_loss`.
+The losses are in `transmodal.methods.paired_loss`, where the difference of deep features can be added to any of these, and the step of
+the training is in `transmodal.methods.paired`.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from torch import nn
-
-from transmodal.contracts import LearnedMethod, Metrics, Optimization, Update
 from transmodal.core.config import Config
 from transmodal.core.volume import Volume
-from transmodal.data.sampling import Batch
 from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
-from transmodal.losses.voxel import l1
 from transmodal.methods.architecture import Network, UNetSettings
 from transmodal.methods.optimizer import Adam, Optimizer
-from transmodal.methods.paired_loss import Loss, PairedLoss
+from transmodal.methods.paired import PairedMethod
+from transmodal.methods.paired_loss import Loss
 
 
 class RegressionSettings(Config):
@@ -35,8 +31,8 @@ class RegressionSettings(Config):
     optimizer: Optimizer = Adam()
 
 
-class Regression(LearnedMethod):
-    """One network from source to target.
+class Regression(PairedMethod):
+    """One network from source to target; `PairedMethod` has the step of its training.
 
     Parameters
     ----------
@@ -48,40 +44,14 @@ class Regression(LearnedMethod):
     Settings = RegressionSettings
 
     def __init__(self, settings: RegressionSettings, setting: Setting) -> None:
-        self.settings, self.setting = settings, setting
-        self.directions, self.opinions = (setting.direction,), setting.opinions
         settings.network.require_output(setting.intensity[setting.target], f"intensity.{setting.target}")
-        self._loss = PairedLoss(settings.loss, setting)
-        self.networks: dict[str, nn.Module] = {"generator": settings.network.build(setting.view)}
+        super().__init__(setting, settings.network.build(setting.view), settings.loss, settings.optimizer)
+        self.settings = settings
 
     def initialize(self) -> None:
         """Begin with the weights, and the run of a segmentor, that the recipe names, if it does."""
         self.settings.network.initialize(self.networks["generator"])
         self._loss.initialize()
-
-    def optimizers(self) -> dict[str, Optimization]:
-        """One over the generator."""
-        optimizer = self.settings.optimizer.build(self.networks["generator"].parameters())
-        return {"generator": Optimization(optimizer, ("generator",))}
-
-    def training_step(self, batch: Batch, update: Update) -> Metrics:
-        """One step down the weighted sum of the losses."""
-        loss = self._loss(self.networks["generator"](batch.source), batch)
-        update("generator", loss)
-        return {"loss": loss.detach()}
-
-    def validation_step(self, batch: Batch) -> Metrics:
-        """The loss, and the mean absolute error inside the head in network units."""
-        prediction = self.networks["generator"](batch.source)
-        return {"loss": self._loss(prediction, batch), "mae": l1(prediction, batch.target, batch.target_mask)}
-
-    def state(self) -> Mapping[str, Any]:
-        """The segmentor whose features are compared, if there is one."""
-        return self._loss.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back the segmentor, whatever the folder of its run holds by now."""
-        self._loss.load_state(state)
 
     def synthesize(self, scan: Volume) -> Volume:
         """The scan in the other modality, on its own grid; see `transmodal.engine.predict.synthesize`."""

@@ -16,8 +16,9 @@ from transmodal.core.jobs import HERE, Workers
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
+from transmodal.data.companions import Companions
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
-from transmodal.data.sampling import Companions, Sampler, Sampling
+from transmodal.data.sampling import Sampler, Sampling
 from transmodal.data.splits import Split, random_split
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
