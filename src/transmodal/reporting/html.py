@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from transmodal.reporting.tables import Table
+from transmodal.reporting.viewer import Viewer
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Section:
     tables: Sequence[Table] = field(default=())
     charts: Sequence[Picture] = field(default=())
     pictures: Sequence[Picture] = field(default=())
+    viewers: Sequence[Viewer] = field(default=())
     facts: Sequence[tuple[str, Sequence[tuple[str, str]]]] = field(default=())
 
 
@@ -57,15 +59,18 @@ class Page:
 def render(page: Page) -> str:
     """Write the page as HTML.
 
-    The content security policy in it allows the inline style sheet and the one script (which sorts tables) by their hashes,
-    images inside the file, and nothing else.
+    The content security policy in it allows the inline style sheet and the scripts (one sorts tables; where there is something to view,
+    the viewer and NiiVue) by their hashes, images inside the file, and nothing else.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style, script = _resource("report.css"), _resource("sort.js")
-    template = environment.from_string(_resource("report.html.j2"))
-    return template.render(page=page, style=style, script=script, style_hash=_csp_hash(style), script_hash=_csp_hash(script))
+    style, scripts = _resource("templates", "report.css"), [_resource("templates", "sort.js")]
+    if any(section.viewers for section in page.sections):
+        scripts += [_resource("niivue", "niivue.umd.js"), _resource("templates", "viewer.js")]
+    template = environment.from_string(_resource("templates", "report.html.j2"))
+    sources = " ".join(f"'{_csp_hash(script)}'" for script in scripts)
+    return template.render(page=page, style=style, scripts=scripts, style_hash=_csp_hash(style), script_sources=sources)
 
 
 def data_uri(data: bytes, mime: str) -> str:
@@ -73,8 +78,8 @@ def data_uri(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _resource(name: str) -> str:
-    return (importlib.resources.files("transmodal.reporting") / "templates" / name).read_text(encoding="utf-8")
+def _resource(folder: str, name: str) -> str:
+    return (importlib.resources.files("transmodal.reporting") / folder / name).read_text(encoding="utf-8")
 
 
 def _csp_hash(text: str) -> str:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transmodal.core.volume import Modality, Volume
+from transmodal.core.volume import Volume
 from transmodal.imaging.grid import canonical
 from transmodal.reporting.figures import to_png
-from transmodal.reporting.views import DPI, INK, Area, Cut, Inside, Plane, cut_through, make_sheet, outline, show_plane, window
+from transmodal.reporting.views import DPI, INK, Area, Cut, Inside, Plane, cut_through, make_sheet, outline, show_plane, unit_of, window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def cut_slices(images: CaseImages) -> CaseSlices:
     cut = cut_through(mask)
     reference, prediction = canonical(images.reference), canonical(images.prediction)
     error = reference.with_array(prediction.array.astype(np.float32) - reference.array)
-    name, unit = reference.modality.upper(), _unit(reference.modality)
+    name, unit = reference.modality.upper(), unit_of(reference.modality)
     limits = window(reference, mask)
     columns = [
         Column(name, cut.planes(reference.array), limits, unit),
@@ -83,7 +83,7 @@ def cut_slices(images: CaseImages) -> CaseSlices:
     if images.source is not None:
         source = canonical(images.source)
         shown = window(source, mask)
-        columns.insert(0, Column(source.modality.upper(), cut.planes(source.array), shown, _unit(source.modality)))
+        columns.insert(0, Column(source.modality.upper(), cut.planes(source.array), shown, unit_of(source.modality)))
         columns.extend(_cycle(source, canonical(images.again), cut, shown) if images.again is not None else [])
     return CaseSlices(
         columns=tuple(columns),
@@ -95,7 +95,7 @@ def cut_slices(images: CaseImages) -> CaseSlices:
 
 def _cycle(source: Volume, again: Volume, cut: Cut, limits: tuple[float, float]) -> list[Column]:
     """The source that was made again, and its error, on a scale of a quarter of the source's range."""
-    name, unit, quarter = source.modality.upper(), _unit(source.modality), (limits[1] - limits[0]) / 4
+    name, unit, quarter = source.modality.upper(), unit_of(source.modality), (limits[1] - limits[0]) / 4
     error = again.array.astype(np.float32) - source.array
     return [
         Column(f"{name} made again", cut.planes(again.array), limits, unit),
@@ -138,10 +138,6 @@ def slice_figure(case: CaseSlices, limit: float) -> bytes:
         area = ((position + 0.12) * sheet.width, 0.6 * _BAR_MM, 0.76 * sheet.width, 0.11 * _BAR_MM)
         _bar(sheet.figure, image, column.unit, sheet.fractions(area))
     return to_png(sheet.figure, DPI)
-
-
-def _unit(modality: Modality) -> str:
-    return "HU" if modality == "ct" else "arbitrary units"
 
 
 def _bar(figure: "Figure", image: Any, unit: str, area: Area) -> None:

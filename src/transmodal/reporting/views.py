@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from transmodal.core.volume import Volume
+from transmodal.core.volume import Modality, Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +89,11 @@ def window(volume: Volume, mask: Volume) -> tuple[float, float]:
         return CT_WINDOW_HU
     inside = volume.array[mask.array > 0]
     return (float(np.percentile(inside, 0.5)), float(np.percentile(inside, 99.5))) if inside.size else (0.0, 1.0)
+
+
+def unit_of(modality: Modality) -> str:
+    """The unit of an image, in words."""
+    return "HU" if modality == "ct" else "arbitrary units"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,247 @@
+"""A case to look into, in slices and in three dimensions: its volumes, encoded for the viewer of the report.
+
+The viewer is NiiVue (BSD-2-Clause, in ``niivue/``), steered by ``templates/viewer.js``. All volumes of a case lie on one grid around the
+head, which is made as coarse as the size of the page asks for. Nothing of a file's header comes along: names, dates and free text of a
+scan do not reach the page.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Real, UInt8
+
+from transmodal.core.volume import Grid, Volume
+from transmodal.imaging.grid import canonical, isotropic_grid, resample
+from transmodal.reporting.views import cut_through, unit_of, window
+
+# What a case may take of a page of 25 MB, encoded.
+BUDGET_BYTES = 15_000_000
+# Finer steps than a scanner's noise cost half the page.
+CT_STEP_HU = 4.0
+CT_RANGE_HU = (-1000.0, 3000.0)
+_GREYS = 255
+_PLANES = (("all", "Three planes"), ("axial", "Axial"), ("coronal", "Coronal"), ("sagittal", "Sagittal"))
+_COARSEN = 1.05
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A coloured surface.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3)
+        RAS+ mm.
+    faces : ndarray, shape (m, 3)
+        Rows of `points`.
+    colours : ndarray of uint8, shape (n, 4)
+        Red, green, blue and opacity of each point.
+    """
+
+    points: Float[np.ndarray, "n 3"]
+    faces: Int[np.ndarray, "m 3"]
+    colours: UInt8[np.ndarray, "n 4"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method made of a case: the image, how sure it is of it, and its bone as a surface, where these are at hand."""
+
+    method: str
+    image: Volume
+    uncertainty: Volume | None = None
+    bone: Mesh | None = None
+
+
+@dataclass(frozen=True)
+class ViewedCase:
+    """A case with what several methods made of it; all volumes on any grids."""
+
+    case: str
+    source: Volume | None
+    reference: Volume
+    mask: Volume
+    made: Sequence[Made]
+    bone: Mesh | None = None
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A case as the page holds it.
+
+    Parameters
+    ----------
+    title : str
+    caption : str
+        Grid and rounding, in words.
+    shows, views : sequence of (value, label)
+        What the reader may choose.
+    window, range : (float, float)
+        Where the sliders of black and white begin, and how far they go.
+    step : float
+        Of these sliders.
+    error_limit : float
+        The end of the colour scale.
+    description : str
+        JSON, safe inside a script element: what ``viewer.js`` is told.
+    files : dict
+        Name to a file in base64.
+    """
+
+    title: str
+    caption: str
+    shows: Sequence[tuple[str, str]]
+    views: Sequence[tuple[str, str]]
+    window: tuple[float, float]
+    range: tuple[float, float]
+    step: float
+    error_limit: float
+    description: str
+    files: dict[str, str]
+
+
+def make_viewer(case: ViewedCase, error_limit: float, budget: int = BUDGET_BYTES) -> Viewer:
+    """Encode a case.
+
+    Parameters
+    ----------
+    case : ViewedCase
+    error_limit : float
+        The end of the colour scale of the error, in the unit of the images.
+    budget : int
+        Bytes that the encoded files may take; the grid is made coarser until they do.
+    """
+    grid, files = _around(case.reference, case.mask), {}
+    while not files or sum(map(len, files.values())) > budget:
+        if files:
+            excess = sum(map(len, files.values())) / budget
+            grid = isotropic_grid(grid, max(_COARSEN * np.cbrt(excess), 1.0) * float(np.cbrt(np.prod(grid.spacing))))
+        files = _encode_all(case, grid)
+    mask = resample(case.mask, grid)
+    limits = window(resample(case.reference, grid), mask)
+    is_ct = case.reference.modality == "ct"
+    spacing = " × ".join(f"{step:.3g}" for step in grid.spacing)
+    rounding = f", CT values rounded to {CT_STEP_HU:g} HU" if is_ct else ""
+    return Viewer(
+        title=case.case,
+        caption=f"{case.case}: {' × '.join(str(n) for n in grid.shape)} voxels of {spacing} mm{rounding}.",
+        shows=[("image", "Images"), ("error", "Error"), *([("uncertainty", "Uncertainty")] if "uncertainty0" in files else [])],
+        views=[*_PLANES, *([("bone", "Bone in 3D")] if "bone" in files else [])],
+        window=limits,
+        range=CT_RANGE_HU if is_ct else limits,
+        step=10.0 if is_ct else float(f"{(limits[1] - limits[0]) / _GREYS:.1g}"),
+        error_limit=error_limit,
+        description=_as_json(_describe(case, grid, mask, files, error_limit)),
+        files=files,
+    )
+
+
+def _around(reference: Volume, mask: Volume) -> Grid:
+    """The voxels of the reference around the head, in the order of RAS+."""
+    upright = canonical(mask)
+    box = cut_through(upright).box
+    affine = upright.affine.copy()
+    affine[:3, 3] = upright.grid.to_world(np.array([float(span.start) for span in box]))
+    x, y, z = (span.stop - span.start for span in box)
+    return Grid((x, y, z), affine)
+
+
+def _encode_all(case: ViewedCase, grid: Grid) -> dict[str, str]:
+    files = {"reference": _image(case.reference, grid), "mask": _nifti(resample(case.mask, grid).array.astype(np.uint8), grid)}
+    if case.source is not None:
+        files["source"] = _image(case.source, grid)
+    if case.bone is not None:
+        files["bone"] = _mz3(case.bone)
+    for number, made in enumerate(case.made):
+        files[f"made{number}"] = _image(made.image, grid)
+        if made.uncertainty is not None:
+            files[f"uncertainty{number}"] = _greys(resample(made.uncertainty, grid).array, grid)
+        if made.bone is not None:
+            files[f"bone{number}"] = _mz3(made.bone)
+    return files
+
+
+def _describe(case: ViewedCase, grid: Grid, mask: Volume, files: dict[str, str], error_limit: float) -> dict[str, Any]:
+    name, unit = case.reference.modality.upper(), unit_of(case.reference.modality)
+    limits = window(resample(case.reference, grid), mask)
+    panels = [{"title": f"True {name}", "image": "reference", "unit": unit, "window": limits, "bone": _there("bone", files)}]
+    if case.source is not None:
+        shown = window(resample(case.source, grid), mask)
+        source = {"title": case.source.modality.upper(), "image": "source", "unit": unit_of(case.source.modality), "window": shown}
+        panels.insert(0, source)
+    for number, made in enumerate(case.made):
+        panels.append(
+            {
+                "title": made.method,
+                "image": f"made{number}",
+                "unit": unit,
+                "window": limits,
+                "made": True,
+                "uncertainty": _there(f"uncertainty{number}", files),
+                "bone": _there(f"bone{number}", files),
+            }
+        )
+    corners = grid.corners()
+    inside = np.argwhere(mask.array)
+    start = grid.to_world(inside.mean(axis=0)) if inside.size else grid.center
+    return {
+        "panels": panels,
+        "unit": unit,
+        "errorLimit": error_limit,
+        "low": corners.min(axis=0).tolist(),
+        "high": corners.max(axis=0).tolist(),
+        "start": start.tolist(),
+        "step": float(min(grid.spacing)),
+    }
+
+
+def _there(name: str, files: dict[str, str]) -> str | None:
+    return name if name in files else None
+
+
+def _image(volume: Volume, grid: Grid) -> str:
+    """A CT in steps of some HU, an MR in 255 greys."""
+    array = resample(volume, grid).array
+    if volume.modality == "ct":
+        return _nifti(np.rint(np.clip(array, -1024, 3071) / CT_STEP_HU).astype(np.int16), grid, CT_STEP_HU)
+    return _greys(array, grid)
+
+
+def _greys(array: Float[np.ndarray, "x y z"], grid: Grid) -> str:
+    low, high = (float(end) for end in np.percentile(array, (0, 99.95)))
+    slope = (high - low) / _GREYS or 1.0
+    return _nifti(np.rint(np.clip((array - low) / slope, 0, _GREYS)).astype(np.uint8), grid, slope, low)
+
+
+def _nifti(array: Any, grid: Grid, slope: float = 1.0, intercept: float = 0.0) -> str:
+    import nibabel
+
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    header.set_sform(grid.affine, code=1)
+    header.set_qform(grid.affine, code=1)
+    header.set_slope_inter(slope, intercept)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    return _packed(header.binaryblock + bytes(4) + array.tobytes(order="F"))
+
+
+def _mz3(mesh: Mesh) -> str:
+    """The mesh format of Surf Ice: little-endian, with faces, vertices and the colours of the vertices."""
+    head = np.array([23117, 1 | 2 | 4], dtype="<u2").tobytes() + np.array([len(mesh.faces), len(mesh.points), 0], dtype="<u4").tobytes()
+    return _packed(head + mesh.faces.astype("<u4").tobytes() + mesh.points.astype("<f4").tobytes() + mesh.colours.tobytes())
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, compresslevel=9, mtime=0)).decode("ascii")
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    """JSON in which nothing can end the script element that it stands in."""
+    return json.dumps(value).replace("<", "\\u003c").replace("&", "\\u0026").replace(">", "\\u003e")
