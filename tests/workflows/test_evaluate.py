@@ -9,8 +9,8 @@ from transmodal.core.errors import CasesFailed, ConfigError
 from transmodal.core.files import read_json, write_json
 from transmodal.core.record import make_record
 from transmodal.core.volume import Grid, Volume
-from transmodal.evaluation.protocols import Tissues, tissue_protocol
 from transmodal.evaluation.results import read_scores
+from transmodal.evaluation.tissue import Tissues, tissue_protocol
 from transmodal.imaging.grid import resample
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.workflows.evaluate import evaluate

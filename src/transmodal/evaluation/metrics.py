@@ -2,7 +2,7 @@
 
 Every function takes the true image first and looks only at voxels inside `mask`. Where a metric is not defined (no voxel to look
 at, a constant image) the result is NaN, never a crash and never a perfect score. Names carry no unit where the result has that of
-the images. Which clip range and mask a protocol asks for is stated in `transmodal.evaluation.protocols`.
+the images. Which clip range and mask a number needs, its protocol states (`transmodal.evaluation.protocol`).
 """
 
 import numpy as np

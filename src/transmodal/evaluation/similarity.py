@@ -18,6 +18,8 @@ K1, K2 = 0.01, 0.03
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # Five scales of a 7³ window need this many voxels along each axis.
 SMALLEST_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
+# Why there is no value.
+NEAR_BORDER = "no voxel of the mask lies 3 voxels from the border"
 # Planes in a slab: few enough for the cache, many against the six more that their windows reach.
 _SLAB = 6
 

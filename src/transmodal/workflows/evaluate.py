@@ -13,8 +13,10 @@ from transmodal.core.files import folder_lock, read_json, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
 from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
-from transmodal.evaluation.cases import Matching, Pair, companion, find_images, holds, match
-from transmodal.evaluation.protocols import BONE, Protocol, bone_protocol, find_protocol, score
+from transmodal.evaluation.cases import Matching, Pair, companion, companion_of_prediction, find_images, holds, match
+from transmodal.evaluation.papers import BONE
+from transmodal.evaluation.protocol import Case, Protocol, Side, score
+from transmodal.evaluation.protocols import find_protocol
 from transmodal.evaluation.results import CaseFailure, CaseScores, ScoreSheet, summarize_cases, write_scores
 from transmodal.imaging.grid import resample as resample_onto
 from transmodal.imaging.masks import head_mask
@@ -49,10 +51,11 @@ def evaluate(
     masks : Path, optional
         Folder of masks by case. By default the mask beside the reference, or else the head mask computed from the reference.
     protocols : sequence of str or Protocol, optional
-        By default `DEFAULT_PROTOCOLS` of the direction. For ``bone``, the truth is ``bone.*`` beside the reference, or else k-means.
+        By default `DEFAULT_PROTOCOLS` of the direction. What else a protocol looks at lies beside the images (`Protocol.companions`);
+        a case without what it requires has no values by it, and the reason.
     direction : {"mr2ct", "ct2mr"}
     resample : bool
-        Bring a prediction (linearly) and a mask (nearest neighbour) that lie on another grid onto that of the reference;
+        Bring images (linearly), masks and label maps (nearest neighbour) that lie on another grid onto that of the reference;
         otherwise such a case is refused.
 
     Returns
@@ -105,6 +108,8 @@ class _CaseScorer:
         prediction = self._onto(reference, prediction, pair.prediction, pair.reference)
         mask = self._onto(reference, mask, mask_path or pair.reference, pair.reference)
         source = companion(pair.reference, pair.case, source_stem) or companion(pair.prediction, pair.case, source_stem)
+        beside = self._companions(pair)
+        case = Case(reference, prediction, mask, {key: self._read(pair, reference, *beside[key]) for key in beside})
         return CaseScores(
             case=pair.case,
             prediction=self._relative(pair.prediction),
@@ -114,18 +119,22 @@ class _CaseScorer:
             mask_source=mask_source,
             mask_voxels=int(np.count_nonzero(mask.array)),
             resampled=resampled,
-            scores={
-                protocol.note.name: score(reference, prediction, mask, self._informed(protocol, pair, reference))
-                for protocol in self.protocols
-            },
+            companions={f"{side}/{stem}": self._relative(path) for (side, stem), (path, _) in beside.items()},
+            scores={protocol.note.name: score(case, protocol) for protocol in self.protocols},
         )
 
-    def _informed(self, protocol: Protocol, pair: Pair, reference: Volume) -> Protocol:
-        """The protocol, with the true bone if it is about bone and a mask of it lies beside the true CT."""
-        path = companion(pair.reference, pair.case, "bone")
-        if protocol is not BONE or path is None:
-            return protocol
-        return bone_protocol(self._onto(reference, read_scan(path, "mask"), path, pair.reference).array)
+    def _companions(self, pair: Pair) -> dict[tuple[Side, str], tuple[Path, Modality]]:
+        """What the protocols look at beside the images, as far as it is there: whose it is and its stem to its file and what that is."""
+        found: dict[tuple[Side, str], tuple[Path, Modality]] = {}
+        for wanted in (wanted for protocol in self.protocols for wanted in protocol.companions):
+            for side, stem in wanted.keys:
+                path = companion(pair.reference, pair.case, stem) if side == "reference" else companion_of_prediction(pair, stem)
+                if path is not None:
+                    found[side, stem] = (path, wanted.modality)
+        return found
+
+    def _read(self, pair: Pair, reference: Volume, path: Path, modality: Modality) -> Volume:
+        return self._onto(reference, read_scan(path, modality), path, pair.reference)
 
     def _find_mask(self, pair: Pair, target: Modality) -> tuple[Path | None, str]:
         if self.masks is not None:
@@ -229,6 +238,9 @@ def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, resample:
         for pair in pairs
         if pair.case in scored
         for role, path in (("prediction", pair.prediction), ("reference", pair.reference))
+    }
+    inputs |= {
+        f"{case.case}/{role}": sha256(Path(os.path.normpath(out / path))) for case in sheet.cases for role, path in case.companions.items()
     }
     settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, "resample": resample}
     write_json(out / RECORD_NAME, make_record("evaluate", inputs=inputs, settings=settings).model_dump(mode="json"))
