@@ -387,7 +387,12 @@ def evaluate(
 
 
 @app.command
-def report(*arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")], title: str | None = None) -> None:
+def report(
+    *arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")],
+    title: str | None = None,
+    view: Annotated[list[str] | None, Parameter(negative="")] = None,
+    no_viewer: Flag = False,
+) -> None:
     """Make one self-contained HTML page of scores and runs.
 
     Parameters
@@ -396,13 +401,17 @@ def report(*arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")], titl
         One or more folders of scores (see: transmodal evaluate) or runs, and last the page to write.
     title
         Of the page.
+    view
+        A case to look into, with what every method made of it; may be given several times. By default the median one of the first method.
+    no_viewer
+        Leave the viewer out, which is most of the page's size.
     """
     from transmodal.core.errors import ConfigError
     from transmodal.workflows.report import report as run
 
     if len(arguments) < 2 or arguments[-1].suffix != ".html":
         raise ConfigError("report: give one or more folders of scores or runs, and last the page to write, such as report.html")
-    run(arguments[:-1], arguments[-1], title=title)
+    run(arguments[:-1], arguments[-1], title=title, view=[] if no_viewer else view)
     print(f"The report: {arguments[-1]}")
 
 

@@ -21,16 +21,27 @@ _FONTS = ["DejaVu Sans"]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a chart: text and axes, faint lines, and the two lines of a curve."""
+    """Colours of a chart: text and axes, faint lines, lines that are told apart with any colour vision, and a map of few to many."""
 
     ink: str
     faint: str
-    first: str
-    second: str
+    lines: tuple[str, ...]
+    density: str
+
+    @property
+    def first(self) -> str:
+        """The colour of what there is only one of."""
+        return self.lines[0]
+
+    @property
+    def second(self) -> str:
+        """The colour of what stands beside it."""
+        return self.lines[1]
 
 
-LIGHT = Theme(ink="#414a57", faint="#d9dee5", first="#0b6e99", second="#c2570c")
-DARK = Theme(ink="#b6c0cc", faint="#353c46", first="#5cb8e0", second="#f0a35e")
+LIGHT = Theme("#414a57", "#d9dee5", ("#0b6e99", "#c2570c", "#5b3f9e", "#3d7a2c", "#a8326e", "#6b5b1e"), "viridis_r")
+DARK = Theme("#b6c0cc", "#353c46", ("#5cb8e0", "#f0a35e", "#b6a3f0", "#93d07e", "#f08cbf", "#d9c56a"), "viridis")
+_DASHES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -50,12 +61,22 @@ def strip_chart(metric: MetricNote, groups: Sequence[tuple[str, Sequence[float]]
     groups : sequence of (name, values)
         One strip a method; names are shown where there are several.
     """
-    return _chart((1.7 + 0.6 * (len(groups) - 1), 2.5), lambda axes, theme: _strips(axes, metric, groups, theme))
+    return draw_chart((1.7 + 0.6 * (len(groups) - 1), 2.5), lambda axes, theme: _strips(axes, metric, groups, theme))
 
 
 def curve_chart(name: str, curves: dict[str, Curve]) -> Chart:
     """One metric along the training: ``train`` as a line, ``validation`` as points on a line."""
-    return _chart((4.6, 2.6), lambda axes, theme: _curves(axes, name, curves, theme))
+    return draw_chart((4.6, 2.6), lambda axes, theme: _curves(axes, name, curves, theme))
+
+
+def line_style(theme: Theme, number: int) -> dict[str, Any]:
+    """Colour and dashes of the line with this number, so that neither alone tells it from the others."""
+    return {"color": theme.lines[number % len(theme.lines)], "linestyle": _DASHES[number % len(_DASHES)]}
+
+
+def draw_chart(inches: tuple[float, float], draw: Callable[["Axes", Theme], None]) -> Chart:
+    """Draw a figure of one panel, once for each theme."""
+    return Chart(_draw(inches, draw, LIGHT), _draw(inches, draw, DARK))
 
 
 def to_png(figure: "Figure", dpi: int) -> bytes:
@@ -72,10 +93,6 @@ def to_jpeg(figure: "Figure", dpi: int) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="jpg", dpi=dpi, facecolor=figure.get_facecolor(), pil_kwargs={"quality": 85, "optimize": True})
     return stream.getvalue()
-
-
-def _chart(inches: tuple[float, float], draw: Callable[["Axes", Theme], None]) -> Chart:
-    return Chart(_draw(inches, draw, LIGHT), _draw(inches, draw, DARK))
 
 
 def _draw(inches: tuple[float, float], draw: Callable[["Axes", Theme], None], theme: Theme) -> bytes:

@@ -1,18 +1,21 @@
 """The page of a report, composed from scores, slices and training curves."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transmodal.core.record import Record
+from transmodal.evaluation.agreement import Agreement
 from transmodal.evaluation.protocol import ProtocolNote
 from transmodal.evaluation.results import CaseScores, ScoreSheet
+from transmodal.reporting.agreement import bland_altman_chart, error_chart, joint_chart
 from transmodal.reporting.curves import Curve
 from transmodal.reporting.figures import Chart, curve_chart, strip_chart
 from transmodal.reporting.health import Row, final_losses, health_words, is_adversarial
 from transmodal.reporting.html import Page, Picture, Section, Tile, data_uri
-from transmodal.reporting.slices import CaseSlices, error_limit, slice_figure
+from transmodal.reporting.slices import CaseSlices, error_limit, side_by_side, slice_figure
 from transmodal.reporting.tables import badness, cases_table, methods_table, number, statement, with_unit
+from transmodal.reporting.viewer import ViewedCase, make_viewer
 from transmodal.reporting.words import cautions, lead, leading, product_of
 
 
@@ -27,13 +30,26 @@ class Shown:
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one method, with the cases that are shown and what kept others from being shown."""
+    """The scores of one method, with the cases that are shown, and what kept others from being shown.
+
+    `agreement` is that over all cases that could be read, in `unit`, which for MRs is grey levels.
+    """
 
     name: str
     sheet: ScoreSheet
     record: Record | None = None
     shown: Sequence[Shown] = field(default=())
     unseen: Sequence[str] = field(default=())
+    agreement: Agreement | None = None
+    unit: str = "HU"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A case to look into: its volumes, and its slices by every method that made it."""
+
+    viewed: ViewedCase
+    slices: Sequence[tuple[str, CaseSlices]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,13 @@ class Trained:
     preview: bytes | None = None
 
 
-def compose(scored: Sequence[Scored], trained: Sequence[Trained], made: Record, title: str | None = None) -> Page:
+def compose(
+    scored: Sequence[Scored],
+    trained: Sequence[Trained],
+    made: Record,
+    title: str | None = None,
+    compared: Sequence[Compared] = (),
+) -> Page:
     """Lay out a report.
 
     Parameters
@@ -59,9 +81,19 @@ def compose(scored: Sequence[Scored], trained: Sequence[Trained], made: Record, 
         Of the report itself.
     title : str, optional
         By default made from the names.
+    compared : sequence of Compared
+        The cases to look into.
     """
     sheets = [(method.name, method.sheet) for method in scored]
-    sections = [*_methods(scored), *_cases(scored), *_slices(scored), *_training(trained), *_provenance(scored, trained, made)]
+    sections = [
+        *_methods(scored),
+        *_agreement(scored),
+        *_compared(compared, _letters(scored)),
+        *_cases(scored),
+        *_slices(scored),
+        *_training(trained),
+        *_provenance(scored, trained, made),
+    ]
     return Page(
         title=title or _title(scored, trained),
         lead=_lead(scored, trained),
@@ -122,10 +154,9 @@ def _protocols(scored: Sequence[Scored]) -> list[tuple[ProtocolNote, list[Scored
 
 
 def _methods(scored: Sequence[Scored]) -> Iterator[Section]:
+    letters = _letters(scored)
     for note, methods in _protocols(scored):
-        letters = {method.name: chr(ord("A") + index) for index, method in enumerate(methods)}
-        several = len(methods) > 1
-        named = [(f"{letters[m.name]}  {m.name}" if several else m.name, m.sheet) for m in methods]
+        named = [(f"{letters[m.name]}  {m.name}" if len(scored) > 1 else m.name, m.sheet) for m in methods]
         charts = []
         for metric in note.metrics:
             groups = [(letters[m.name], _values(m.sheet, note.name, metric.name)) for m in methods]
@@ -156,9 +187,57 @@ def _cases(scored: Sequence[Scored]) -> Iterator[Section]:
         yield Section(title=f"Case by case: {method.name}", tables=tables, facts=facts)
 
 
+_HOW_THEY_AGREE = (
+    "Every voxel inside the masks of all cases. In the joint histograms, true against synthetic value, what agrees lies on the line; "
+    "colours go from one voxel to many on a logarithmic scale. In the Bland–Altman plots, the difference over the mean of both, stand the "
+    "bias and, dashed, the limits that 95 % of the differences would lie within if they were normally distributed."
+)
+
+
+def _agreement(scored: Sequence[Scored]) -> Iterator[Section]:
+    letters = _letters(scored)
+    for unit in dict.fromkeys(method.unit for method in scored if method.agreement is not None):
+        known = {m.name: m.agreement for m in scored if m.agreement is not None and m.unit == unit}
+        lines = [(letters[name], found) for name, found in known.items()]
+        charts = [
+            _picture(error_chart(lines, unit, absolute), f"{kind} along the true value, in {unit}: {_key(letters, known)}")
+            for absolute, kind in ((True, "Mean absolute error"), (False, "Mean error"))
+        ]
+        for name, found in known.items():
+            low, high = found.limits_of_agreement
+            words = f"bias {number(found.bias, unit)}, limits of agreement {number(low, unit)} to {with_unit(high, unit)}"
+            charts.append(_picture(joint_chart(found, letters[name], unit), f"{name}: joint histogram of true and synthetic values"))
+            charts.append(_picture(bland_altman_chart(found, letters[name], unit), f"{name}: Bland–Altman plot; {words}"))
+        key = [f"{_key(letters, known)}."] if len(scored) > 1 else []
+        yield Section(title="Agreement, voxel by voxel", paragraphs=[_HOW_THEY_AGREE, *key], charts=charts)
+
+
+def _letters(scored: Sequence[Scored]) -> dict[str, str]:
+    """A letter for each method, which figures have room for; its name, where it is the only one."""
+    return {method.name: chr(ord("A") + index) if len(scored) > 1 else method.name for index, method in enumerate(scored)}
+
+
+def _key(letters: dict[str, str], names: Iterable[str]) -> str:
+    return ", ".join(f"{letters[name]} {name}" if letters[name] != name else name for name in names)
+
+
+def _compared(compared: Sequence[Compared], letters: dict[str, str]) -> Iterator[Section]:
+    for one in compared:
+        limit = error_limit([slices for _, slices in one.slices])
+        joined, case = side_by_side([(letters[name], slices) for name, slices in one.slices]), one.viewed.case
+        names = _key(letters, [name for name, _ in one.slices])
+        picture = Picture(
+            light=data_uri(slice_figure(joined, limit), "image/png"),
+            alt=f"Axial, coronal and sagittal slices of {case} in columns: {', '.join(column.title for column in joined.columns)}",
+            caption=f"{case} by {names}, and the error of each: red where it is too low, blue where it is too high.",
+        )
+        pictures = [picture] if len(one.slices) > 1 else []
+        yield Section(title=f"Look into {case}", viewers=[make_viewer(one.viewed, limit)], pictures=pictures)
+
+
 _HOW_TO_LOOK = (
     "Slices through the centre of the mask, in radiological convention: the patient's right is on the left. Errors are shown inside "
-    "the mask, whose outline is drawn: red where the synthetic image is too high, blue where it is too low, on one scale for all cases."
+    "the mask, whose outline is drawn: red where the synthetic image is too low, blue where it is too high, on one scale for all cases."
 )
 
 

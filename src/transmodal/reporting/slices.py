@@ -1,7 +1,7 @@
 """Slices of a case in three planes: source, true image, synthetic image and signed error, in radiological convention."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,28 +14,30 @@ from transmodal.reporting.views import DPI, INK, Area, Cut, Inside, Plane, cut_t
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Dark at zero, so that the eye goes to the errors, and told apart with any colour vision (Crameri et al. 2020).
-ERROR_MAP = "berlin"
+# Red where the synthetic image is too low (darker) and blue where it is too high, as the Light_U-Net paper draws differences; dark at
+# zero, so that the eye goes to the errors, and told apart with any colour vision (Crameri et al. 2020).
+ERROR_MAP = "berlin_r"
 _ROUND_LIMITS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 4000)
 _BAR_MM = 44.0
 
 
 @dataclass(frozen=True)
 class CaseImages:
-    """What is shown of a case: volumes on one grid; `source`, and the source `again` made of the prediction, where they are at hand."""
+    """What is shown of a case: volumes on one grid; some may not be at hand, as the source that was made `again` of the prediction."""
 
     source: Volume | None
     reference: Volume
     prediction: Volume
     mask: Volume
     again: Volume | None = None
+    uncertainty: Volume | None = None
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of panels: a slice of each view, what black and white stand for (None: left to the figure), and their unit.
 
-    Those of an `error` are in colours, and shown inside the mask only.
+    Those of an `error` are in colours, and shown inside the mask only; `made` are the synthetic image and its error.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Column:
     limits: tuple[float, float] | None
     unit: str
     error: bool = False
+    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def cut_slices(images: CaseImages) -> CaseSlices:
     limits = window(reference, mask)
     columns = [
         Column(name, cut.planes(reference.array), limits, unit),
-        Column(f"Synthetic {name}", cut.planes(prediction.array), limits, unit),
-        Column(f"Error (synthetic − true {name})", cut.planes(error.array), None, unit, error=True),
+        Column(f"Synthetic {name}", cut.planes(prediction.array), limits, unit, made=True),
+        Column(f"Error (synthetic − true {name})", cut.planes(error.array), None, unit, error=True, made=True),
     ]
     if images.source is not None:
         source = canonical(images.source)
@@ -91,6 +94,18 @@ def cut_slices(images: CaseImages) -> CaseSlices:
         sizes_mm=cut.sizes_mm,
         mean_error=float(np.abs(error.array[inside]).mean()) if inside.any() else 0.0,
     )
+
+
+def side_by_side(cases: Sequence[tuple[str, CaseSlices]]) -> CaseSlices:
+    """What several methods made of one case in one figure: what they share once, then the image and the error of each by its name."""
+    first = cases[0][1]
+    shared = [column for column in first.columns if not column.made]
+    own = [replace(column, title=_named(name, column)) for name, case in cases for column in case.columns if column.made]
+    return replace(first, columns=(*shared, *own), mean_error=max(case.mean_error for _, case in cases))
+
+
+def _named(name: str, column: Column) -> str:
+    return f"{name}: error" if column.error else name
 
 
 def _cycle(source: Volume, again: Volume, cut: Cut, limits: tuple[float, float]) -> list[Column]:

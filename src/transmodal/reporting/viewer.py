@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Real, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from transmodal.core.volume import Grid, Volume
 from transmodal.imaging.grid import canonical, isotropic_grid, resample

@@ -10,20 +10,28 @@ from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
 from transmodal.core.volume import Grid, Volume, source_of, target_of
 from transmodal.engine.logs import METRICS_NAME, PREVIEWS_NAME, read_metrics
+from transmodal.evaluation.agreement import Agreement, pool
+from transmodal.evaluation.cases import Pair, companion_of_prediction
+from transmodal.evaluation.mr import GREY_LEVELS, grey_levels
+from transmodal.evaluation.protocol import Case
 from transmodal.evaluation.results import SCORES_NAME, CaseScores, ScoreSheet, read_scores
 from transmodal.imaging.grid import resample
 from transmodal.imaging.masks import head_mask
-from transmodal.imaging.scan import read_scan, strip_scan_suffix
+from transmodal.imaging.scan import read_scan
 from transmodal.reporting.curves import read_curves
 from transmodal.reporting.health import numbers
 from transmodal.reporting.html import render
-from transmodal.reporting.page import Scored, Shown, Trained, compose
+from transmodal.reporting.page import Compared, Scored, Shown, Trained, compose
 from transmodal.reporting.slices import CaseImages, cut_slices
-from transmodal.reporting.words import extremes
+from transmodal.reporting.viewer import Made, ViewedCase
+from transmodal.reporting.words import extremes, ranked
+
+# What a CT of 12 bits can hold, in bins of 16 HU.
+CT_RANGE_HU = (-1024.0, 3072.0)
 
 
-def report(sources: Sequence[Path], out: Path, *, title: str | None = None) -> None:
-    """Write one self-contained HTML file with tables, plots, slices, training curves and provenance.
+def report(sources: Sequence[Path], out: Path, *, title: str | None = None, view: Sequence[str] | None = None) -> None:
+    """Write one self-contained HTML file with tables, plots, slices, a viewer, training curves and provenance.
 
     Parameters
     ----------
@@ -34,11 +42,14 @@ def report(sources: Sequence[Path], out: Path, *, title: str | None = None) -> N
         The file to write, such as ``report.html``.
     title : str, optional
         By default made from the names of the methods.
+    view : sequence of str, optional
+        Cases that can be looked into, with what every method made of them; by default the median one of the first method, and none if
+        empty.
 
     Raises
     ------
     DataError
-        If a source holds neither scores nor a training run.
+        If a source holds neither scores nor a training run, or no method has a case of `view`.
     FileError
         If scores are damaged, or the report cannot be written.
     """
@@ -57,7 +68,10 @@ def report(sources: Sequence[Path], out: Path, *, title: str | None = None) -> N
     trained = [_trained(name, folder, record) for name, folder, record in zip(runs, trained_in, records, strict=True)]
     inputs = {f"{name}/{SCORES_NAME}": sha256(folder / SCORES_NAME) for name, folder in zip(names, scored_in, strict=True)}
     inputs |= {f"{name}/{METRICS_NAME}": sha256(folder / METRICS_NAME) for name, folder in zip(runs, trained_in, strict=True)}
-    write_text(Path(out), render(compose(scored, trained, make_record("report", inputs=inputs), title)))
+    methods = list(zip(scored, scored_in, strict=True))
+    compared = [one for case in track(_to_view(view, sheets), "packing the viewer") if (one := _compared(case, methods))]
+    page = compose(scored, trained, make_record("report", inputs=inputs), title, compared)
+    write_text(Path(out), render(page))
 
 
 def _require_source(folder: Path) -> None:
@@ -92,13 +106,67 @@ def _trained(name: str, folder: Path, record: Record | None) -> Trained:
 
 
 def _scored(name: str, folder: Path, sheet: ScoreSheet) -> Scored:
-    shown, unseen = [], []
-    for place, case in extremes(sheet):
+    places = {case.case: place for place, case in extremes(sheet)}
+    shown, unseen, agreements = {}, [], []
+    for case in sheet.cases if sheet.product == "image" else [case for _, case in extremes(sheet)]:
         try:
-            shown.append(Shown(place, case, cut_slices(_read_images(folder, sheet, case))))
+            images = _read_images(folder, sheet, case)
+            agreements.append(_agree(images))
+            if case.case in places:
+                shown[case.case] = Shown(places[case.case], case, cut_slices(images))
         except TransmodalError as error:
             unseen.append(f"{case.case} is not shown: {error}")
-    return Scored(name, sheet, _read_record(folder), shown, unseen)
+    in_order = [shown[case] for case in places if case in shown]
+    unit = "HU" if sheet.direction == "mr2ct" else "grey levels"
+    return Scored(name, sheet, _read_record(folder), in_order, unseen, pool([one for one in agreements if one is not None]), unit)
+
+
+def _agree(images: CaseImages) -> Agreement | None:
+    """Count how the values agree: of CTs in HU, of MRs on grey levels; None of an MR without contrast."""
+    case = Case(images.reference, images.prediction, images.mask)
+    if images.reference.modality == "ct":
+        return Agreement.of(*case.arrays, CT_RANGE_HU)
+    grey = grey_levels(case)
+    return None if grey is None else Agreement.of(*grey, case.inside, (0.0, GREY_LEVELS))
+
+
+def _to_view(view: Sequence[str] | None, sheets: Sequence[ScoreSheet]) -> list[str]:
+    """Cases to look into, of which every one that was asked for must be there."""
+    known = {case.case for sheet in sheets for case in sheet.cases}
+    if view is not None:
+        absent = [case for case in view if case not in known]
+        if absent:
+            raise DataError(f"--view {absent[0]}: no method has a case of this name; there are {', '.join(sorted(known))}")
+        return list(view)
+    ranking = next((ranked(sheet) for sheet in sheets if sheet.product == "image"), [])
+    return [ranking[(len(ranking) - 1) // 2].case] if ranking else []
+
+
+def _compared(case: str, methods: Sequence[tuple[Scored, Path]]) -> Compared | None:
+    """What the methods made of a case, as far as they go the way of the first that did; None where no image is left."""
+    found: list[tuple[str, CaseImages]] = []
+    for method, folder in methods:
+        images = _images_of(case, method.sheet, folder)
+        if images is not None and (not found or images.reference.modality == found[0][1].reference.modality):
+            found.append((method.name, images))
+    if not found:
+        return None
+    first = found[0][1]
+    true_bone = None
+    made = [Made(name, images.prediction, images.uncertainty, None) for name, images in found]
+    viewed = ViewedCase(case, first.source, first.reference, first.mask, made, true_bone)
+    return Compared(viewed, [(name, cut_slices(images)) for name, images in found])
+
+
+def _images_of(case: str, sheet: ScoreSheet, folder: Path) -> CaseImages | None:
+    """The images of a case by one method; None where it has none, or they are gone, which is said where its slices would be."""
+    score = next((score for score in sheet.cases if score.case == case), None)
+    if score is None or sheet.product != "image":
+        return None
+    try:
+        return _read_images(folder, sheet, score)
+    except TransmodalError:
+        return None
 
 
 def _read_images(folder: Path, sheet: ScoreSheet, case: CaseScores) -> CaseImages:
@@ -109,12 +177,14 @@ def _read_images(folder: Path, sheet: ScoreSheet, case: CaseScores) -> CaseImage
     reference = read_scan(folder / case.reference, target)
     source = read_scan(folder / case.source, source_of(sheet.direction)) if case.source else None
     prediction = folder / case.prediction
-    again = prediction.with_name(f"{strip_scan_suffix(prediction.name)}_cycle.nii.gz")
+    pair = Pair(case.case, prediction, folder / case.reference)
+    again, uncertainty = (companion_of_prediction(pair, stem) for stem in ("cycle", "uncertainty"))
     return CaseImages(
         source=_onto(source, reference.grid) if source else None,
         reference=reference,
         prediction=_onto(read_scan(prediction, target), reference.grid),
-        again=_onto(read_scan(again, source_of(sheet.direction)), reference.grid) if again.is_file() else None,
+        again=_onto(read_scan(again, source_of(sheet.direction)), reference.grid) if again else None,
+        uncertainty=_onto(read_scan(uncertainty, "uncertainty"), reference.grid) if uncertainty else None,
         mask=_onto(read_scan(folder / case.mask, "mask"), reference.grid) if case.mask else head_mask(reference),
     )
 
