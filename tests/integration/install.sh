@@ -9,4 +9,5 @@ apt-get install --yes --no-install-recommends \
     dcm2niix \
     plastimatch \
     orthanc orthanc-dicomweb \
+    chromium `# a report, as a browser shows it; steered by the package playwright` \
     iproute2 util-linux `# ip, unshare: a network of their own for the servers`

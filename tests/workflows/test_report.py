@@ -40,7 +40,7 @@ def test_a_report_of_two_methods_and_a_run(scores, tmp_path):
     report([scores / "good", scores / "bad", make_run(tmp_path / "my-run")], out)
     text = out.read_text(encoding="utf-8")
     assert out.stat().st_size < 5_000_000
-    assert text.count("data:image/png") == 6
+    assert text.count('<img src="data:image/png') == 7  # three cases by each method, and one by both
     assert "<title>Synthetic CT: good, bad</title>" in text
     assert "Training: my-run" in text
     assert HOSTILE not in text and "&lt;script&gt;x" in text
@@ -74,7 +74,7 @@ def test_images_that_are_gone_are_said_to_be(scores, tmp_path):
     report([moved], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "data:image/png" not in text
-    assert text.count("is not shown:") == 3
+    assert text.count("is not shown:") == 4
 
 
 def test_a_folder_of_neither_kind_is_named(tmp_path):

@@ -45,8 +45,8 @@ class Agreement:
         return cls(
             edges=np.linspace(low, high, BINS + 1),
             counts=np.bincount(rows * BINS + columns, minlength=BINS**2).reshape(BINS, BINS),
-            errors=np.bincount(rows, error, minlength=BINS),
-            absolute_errors=np.bincount(rows, np.abs(error), minlength=BINS),
+            errors=np.bincount(rows, error, minlength=BINS).astype(np.float64),  # integers, of no voxels
+            absolute_errors=np.bincount(rows, np.abs(error), minlength=BINS).astype(np.float64),
             squared_errors=float(np.square(error).sum()),
         )
 

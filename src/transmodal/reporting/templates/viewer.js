@@ -22,7 +22,6 @@ class Viewer {
       return;
     }
     state.textContent = "Unpacking the volumes …";
-    this.mask = await this.load("mask", {});
     for (const panel of this.told.panels) this.panels.push(await this.makePanel(panel));
     this.listen();
     this.root.querySelector("form").hidden = false;
@@ -69,6 +68,7 @@ class Viewer {
     nv.addVolume(image);
     const panel = { told, nv, image, figure, value };
     if (told.made) {
+      this.mask ??= await this.load("mask", {});
       panel.error = this.errorOf(image);
       nv.addVolume(panel.error);
     } else if (told.image === "reference") {
@@ -97,7 +97,6 @@ class Viewer {
     error.img = new Float32Array(made.length).map((_, k) => (inside[k] ? made[k] - real[k] : 0));
     Object.assign(error.hdr, { datatypeCode: 16, numBitsPerVoxel: 32, scl_slope: 1, scl_inter: 0 });
     Object.assign(error, { colormap: "toohigh", colormapNegative: "toolow", colormapType: 1, trustCalMinMax: true, opacity: 0 });
-    error.calMinMax();
     this.scale(error, this.told.errorLimit);
     return error;
   }
