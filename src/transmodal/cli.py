@@ -416,6 +416,37 @@ def report(
 
 
 @app.command
+def show(
+    *scans: Path,
+    out: Path | None = None,
+    reference: Path | None = None,
+    at: tuple[float, float, float] | None = None,
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Draw three planes of scans beside one another, in the terminal or as a PNG.
+
+    Parameters
+    ----------
+    scans
+        MRs and CTs, shown on the grid of the first.
+    out
+        The PNG to write; by default the picture goes to the terminal.
+    reference
+        A true image, shown first; the errors of the others are drawn beside them, red where too low, blue where too high.
+    at
+        The point that the planes meet in, in RAS+ mm; by default the middle of the head.
+    window
+        The HU of black and white in CTs; by default -600 1400.
+    """
+    from transmodal.core.errors import ConfigError
+    from transmodal.workflows.show import show as run
+
+    if not scans:
+        raise ConfigError("show: give one or more scans, such as mr.nii.gz sct.nii.gz")
+    run(scans, out, reference=reference, at=at, limits=window)
+
+
+@app.command
 def series(folder: Path, /, *, json: Flag = False) -> None:
     """List what a DICOM folder holds, and why a series is no volume where it is none.
 

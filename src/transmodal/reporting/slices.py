@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transmodal.core.volume import Volume
+from transmodal.evaluation.metrics import mae
 from transmodal.imaging.grid import canonical
 from transmodal.reporting.figures import to_png
 from transmodal.reporting.views import DPI, INK, Area, Cut, Inside, Plane, cut_through, make_sheet, outline, show_plane, unit_of, window
@@ -75,13 +76,13 @@ def cut_slices(images: CaseImages) -> CaseSlices:
     inside = mask.array > 0
     cut = cut_through(mask)
     reference, prediction = canonical(images.reference), canonical(images.prediction)
-    error = reference.with_array(prediction.array.astype(np.float32) - reference.array)
+    error = error_column(f"Error (synthetic − true {reference.modality.upper()})", reference, prediction, cut)
     name, unit = reference.modality.upper(), unit_of(reference.modality)
     limits = window(reference, mask)
     columns = [
         Column(name, cut.planes(reference.array), limits, unit),
         Column(f"Synthetic {name}", cut.planes(prediction.array), limits, unit, made=True),
-        Column(f"Error (synthetic − true {name})", cut.planes(error.array), None, unit, error=True, made=True),
+        error,
     ]
     if images.source is not None:
         source = canonical(images.source)
@@ -92,8 +93,20 @@ def cut_slices(images: CaseImages) -> CaseSlices:
         columns=tuple(columns),
         insides=cut.planes(inside),
         sizes_mm=cut.sizes_mm,
-        mean_error=float(np.abs(error.array[inside]).mean()) if inside.any() else 0.0,
+        mean_error=mean_error(reference, prediction, mask),
     )
+
+
+def error_column(title: str, reference: Volume, prediction: Volume, cut: Cut) -> Column:
+    """Synthetic minus true image, of two upright volumes on one grid."""
+    error = prediction.array.astype(np.float32) - reference.array
+    return Column(title, cut.planes(error), None, unit_of(reference.modality), error=True, made=True)
+
+
+def mean_error(reference: Volume, prediction: Volume, mask: Volume) -> float:
+    """Mean absolute error inside a mask, by which colours are scaled; 0 where it is empty."""
+    inside = np.asarray(mask.array > 0)
+    return mae(reference.array, prediction.array, inside) if inside.any() else 0.0
 
 
 def side_by_side(cases: Sequence[tuple[str, CaseSlices]]) -> CaseSlices:
