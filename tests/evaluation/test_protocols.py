@@ -31,7 +31,6 @@ CORRELATIONS = ("ssim", "pearson", "spearman")
 SHARES = (*CORRELATIONS, "ms_ssim", "dice", "precision", "recall", "gamma")
 ERRORS = ("mae", "mse", "hd95", "width")
 
-
 each = pytest.mark.parametrize("name", PROTOCOLS)
 # MS-SSIM is padded to 97 voxels a side, whatever the images.
 few = settings(max_examples=6)
@@ -51,9 +50,8 @@ def some_case(protocol: Protocol, seed: int, density: float) -> Case:
 
 def swapped(case: Case) -> Case:
     other = {"reference": "prediction", "prediction": "reference"}
-    return Case(
-        case.prediction, case.reference, case.mask, {(other[side], stem): case.companions[side, stem] for side, stem in case.companions}
-    )
+    beside = {(other[side], stem): volume for (side, stem), volume in case.companions.items()}
+    return Case(case.prediction, case.reference, case.mask, beside)
 
 
 @each

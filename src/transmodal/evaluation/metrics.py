@@ -123,8 +123,9 @@ def _mean_ratio(parts: Int[np.ndarray, " t"], wholes: Int[np.ndarray, " t"]) -> 
     return _mean(parts[defined] / wholes[defined])
 
 
-def _peak_to_noise_db(peak: float, mse: float) -> float:
-    return float("inf") if mse == 0 else float(10 * np.log10(peak**2 / mse))
+def _peak_to_noise_db(peak: float, noise: float) -> float:
+    """Of the peak and the mean squared error."""
+    return float("inf") if noise == 0 else float(10 * np.log10(peak**2 / noise))
 
 
 def _difference(reference: Image, prediction: Image, mask: Mask) -> Float[np.ndarray, " n"]:

@@ -7,21 +7,13 @@ from transmodal.evaluation import metrics
 from transmodal.evaluation.bone import bone_mask
 from transmodal.evaluation.metrics import Image, Mask
 from transmodal.evaluation.mr import GREY_LEVELS, NO_RANGE, ON_GREY_LEVELS, grey_levels
-from transmodal.evaluation.protocol import EMPTY_MASK, Case, Companion, Found, MetricNote, Protocol, ProtocolNote
+from transmodal.evaluation.protocol import EMPTY_MASK, MAE_HU, PSNR_DB, Case, Companion, Found, MetricNote, Protocol, ProtocolNote
 from transmodal.evaluation.similarity import NEAR_BORDER, ssim
 
 # Where no mask of the true bone lies beside the true CT, its k-means bone is the truth.
 TRUE_BONE = Companion("bone", "mask", of="reference", required=False)
 
-_MAE = MetricNote(name="mae_hu", label="MAE", unit="HU", better="lower")
-_PSNR = MetricNote(name="psnr_db", label="PSNR", unit="dB", better="higher")
 _CONSTANT = "an image is constant"
-
-# The multi-atlas/U-Net/cGAN paper, section 3.2: images in [0, 4095], v_max of eq. (8), and 2^12 - 2 in the constants of eq. (9).
-_SHIFT_HU, _HIGHEST, _PEAK, _RANGE = 1024.0, 4095.0, 4096.0, 4094.0
-# How far a bone mask is smoothed, as by the recipe unet2d-atlas-prior.
-_SMOOTHING_MM = 3.0
-_NO_BONE = "the true CT has no bone inside the mask"
 
 
 def true_bone(case: Case) -> Mask:
@@ -30,9 +22,18 @@ def true_bone(case: Case) -> Mask:
     return bone_mask(case.reference.array, case.inside) if given is None else case.inside & (given.array > 0)
 
 
+# The multi-atlas/U-Net/cGAN paper, section 3.2: images in [0, 4095], v_max of eq. (8), and 2^12 - 2 in the constants of eq. (9).
+_SHIFT_HU, _HIGHEST, _PEAK, _RANGE = 1024.0, 4095.0, 4096.0, 4094.0
+# How far a bone mask is smoothed, as by the recipe unet2d-atlas-prior.
+_SMOOTHING_MM = 3.0
+_NO_BONE = "the true CT has no bone inside the mask"
+
+
 def _multi_atlas(case: Case) -> Found:
     """Images times the head mask, then times a smoothed bone mask, compared over the whole image."""
-    reference, prediction = (np.clip(volume.array + _SHIFT_HU, 0, _HIGHEST) for volume in (case.reference, case.prediction))
+    reference, prediction = (
+        np.clip(volume.array.astype(np.float64) + _SHIFT_HU, 0, _HIGHEST) for volume in (case.reference, case.prediction)
+    )
     bone = true_bone(case)
     smooth = gaussian_filter(bone.astype(np.float64), [_SMOOTHING_MM / step for step in case.reference.spacing], mode="nearest")
     head, near_bone = case.inside, smooth * case.inside
@@ -53,8 +54,8 @@ def _whole_image(x: Image, y: Image) -> list[float]:
 
 
 _IN_HEAD = (
-    _PSNR,
-    _MAE,
+    PSNR_DB,
+    MAE_HU,
     MetricNote(name="ssim", label="SSIM", unit="", better="higher", undefined=NEAR_BORDER),
     MetricNote(name="pearson_r", label="Pearson r", unit="", better="higher", undefined=_CONSTANT),
 )
@@ -136,7 +137,7 @@ CYCLEGAN = Protocol(
         modality="ct",
         mask="inside the mask",
         clip="none; PSNR of a peak of 4095 HU",
-        metrics=(_MAE, _PSNR),
+        metrics=(MAE_HU, PSNR_DB),
     ),
     _cyclegan,
 )
@@ -197,7 +198,7 @@ def _light_unet(case: Case) -> Found:
 
 
 _ON_WINDOW = (
-    _MAE,
+    MAE_HU,
     MetricNote(name="mse_hu2", label="MSE", unit="HU²", better="lower"),
     MetricNote(name="pearson_r", label="Pearson r", unit="", better="higher", undefined=_CONSTANT),
     MetricNote(name="precision_bone", label="Precision", unit="", better="higher", undefined="the prediction reaches no threshold of bone"),

@@ -66,7 +66,6 @@ def ssim(reference: Image, prediction: Image, mask: Mask, data_range: float) -> 
     Parameters
     ----------
     reference, prediction : ndarray, shape (x, y, z)
-        Nowhere below 0.
     mask : ndarray of bool, shape (x, y, z)
     data_range : float
         R, of which the constants are c1 = (0.01 R)² and c2 = (0.03 R)².

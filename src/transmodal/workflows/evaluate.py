@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def evaluate(
         cases, failures = _score_cases(_CaseScorer(Path(out), direction, product, chosen, mask_paths, resample), matching, references)
         sheet = _sheet(Path(predictions), Path(references), direction, product, chosen, cases, failures, matching)
         write_scores(Path(out), sheet)
-        _write_record(Path(out), matching.pairs, sheet, resample)
+        _write_record(Path(out), matching.pairs, sheet, {"resample": resample, "prescription_gy": prescription_gy})
     if failures:
         lines = "\n".join(failure.message for failure in failures)
         raise CasesFailed(f"{len(failures)} of {len(failures) + len(cases)} predictions could not be scored:\n{lines}")
@@ -249,7 +250,7 @@ def _setting(record: Record | None, key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, resample: bool) -> None:
+def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, options: dict[str, Any]) -> None:
     scored = {case.case for case in sheet.cases}
     inputs = {
         f"{pair.case}/{role}": sha256(path)
@@ -260,5 +261,5 @@ def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, resample:
     inputs |= {
         f"{case.case}/{role}": sha256(Path(os.path.normpath(out / path))) for case in sheet.cases for role, path in case.companions.items()
     }
-    settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, "resample": resample}
+    settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, **options}
     write_json(out / RECORD_NAME, make_record("evaluate", inputs=inputs, settings=settings).model_dump(mode="json"))
