@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from transmodal.core.errors import DataError
-from transmodal.evaluation.cases import companion, find_images, holds, match
+from transmodal.evaluation.cases import Pair, companion, companion_of_prediction, find_images, holds, match
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -89,6 +89,31 @@ def test_companions_lie_beside_the_image(tmp_path):
     assert companion(tmp_path / "a/ct.nii.gz", "a", "mr") is None
     assert companion(tmp_path / "b.nii.gz", "b", "mask") == tmp_path / "b_mask.nii.gz"
     assert companion(tmp_path / "c_ct.nii.gz", "c", "mr") == tmp_path / "c_mr.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("image", "names"),
+    [
+        ("p/a/sct.nii.gz", ("p/a/sct_labels.nii.gz", "p/a/labels.nii.gz")),
+        ("p/a_sct.nii.gz", ("p/a_sct_labels.mha", "p/a_labels.nii.gz")),
+        ("p/a.nii.gz", ("p/a_labels.nii.gz",)),
+        ("p/sub-1_space-T1w_desc-synthetic_ct.nii.gz", ("p/sub-1_space-T1w_desc-labels_ct.nii.gz",)),
+    ],
+)
+def test_what_belongs_to_a_synthetic_image_is_called_after_it_or_lies_alone_with_it(tmp_path, image, names):
+    touch(tmp_path, image, *names, "r/a/ct.nii.gz")
+    pair = Pair("a", tmp_path / image, tmp_path / "r/a/ct.nii.gz")
+    for name in names:  # the first first
+        assert companion_of_prediction(pair, "labels") == tmp_path / name
+        (tmp_path / name).unlink()
+    assert companion_of_prediction(pair, "labels") is None
+
+
+def test_what_is_named_by_the_case_belongs_to_the_true_image_beside_a_synthetic_one(tmp_path):
+    touch(tmp_path, "a/ct.nii.gz", "a/sct.nii.gz", "a/labels.nii.gz")
+    pair = Pair("a", tmp_path / "a/sct.nii.gz", tmp_path / "a/ct.nii.gz")
+    assert companion_of_prediction(pair, "labels") is None
+    assert companion(pair.reference, "a", "labels") == tmp_path / "a/labels.nii.gz"
 
 
 def test_bids_predictions_pair_by_subject_and_session(tmp_path):

@@ -1,7 +1,8 @@
 import pytest
 
 from transmodal.core.record import make_record
-from transmodal.evaluation.protocols import PROTOCOLS, Scores
+from transmodal.evaluation.protocol import Scores
+from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.evaluation.results import CaseScores, ScoreSheet, summarize_cases
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from transmodal.evaluation.protocols import PROTOCOLS, MetricNote
+from transmodal.evaluation.protocol import MetricNote
+from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.reporting.tables import badness, cases_table, mean_sd, methods_table, number, with_unit
 
 NOTE = PROTOCOLS["synthrad2023"].note

@@ -12,12 +12,12 @@ from pathlib import Path
 from transmodal.core.errors import DataError
 from transmodal.core.files import folders_below
 from transmodal.imaging.layouts import bids
-from transmodal.imaging.layouts.bids_names import CT_SUFFIX, parse_name
+from transmodal.imaging.layouts.bids_names import CT_SUFFIX, Name, parse_name
 from transmodal.imaging.layouts.subjects import Options, safe_names, scans_in
 from transmodal.imaging.scan import find_scan, strip_scan_suffix
 
-# What files of a case are called; what is made beside a synthetic image has the image's name and one of the last two.
-STEMS = ("mr", "ct", "sct", "smr", "mask", "labels", "bone", "uncertainty", "cycle")
+# What files of a case are called; what belongs to a synthetic image has the image's name and one of the last five.
+STEMS = ("mr", "ct", "sct", "smr", "mask", "labels", "bone", "dose", "uncertainty", "cycle")
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,19 @@ def companion(image: Path, case: str, stem: str) -> Path | None:
         return found[0] if len(found) == 1 else None
     named_by_case = strip_scan_suffix(image.name) not in STEMS
     return find_scan(image.parent, f"{case}_{stem}" if named_by_case else stem)
+
+
+def companion_of_prediction(pair: Pair, stem: str) -> Path | None:
+    """Find what belongs to a synthetic image: ``sct_<stem>.*`` beside ``sct.nii.gz``, by BIDS its name with another description.
+
+    Where none is called so, it is what `companion` finds, unless the true image lies in the same folder and would own that.
+    """
+    folder, name = pair.prediction.parent, parse_name(pair.prediction)
+    described = Name({**name.entities, "desc": stem}, name.suffix) if name else f"{strip_scan_suffix(pair.prediction.name)}_{stem}"
+    found = find_scan(folder, str(described))
+    if found is not None or folder.resolve() == pair.reference.parent.resolve():
+        return found
+    return companion(pair.prediction, pair.case, stem)
 
 
 def _by_bids(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:

@@ -10,7 +10,7 @@ from transmodal.core.config import Config, validate
 from transmodal.core.files import read_json, write_json, write_text
 from transmodal.core.record import Record
 from transmodal.core.volume import Direction, Product
-from transmodal.evaluation.protocols import ProtocolNote, Scores
+from transmodal.evaluation.protocol import ProtocolNote, Scores
 from transmodal.evaluation.statistics import Summary, summarize
 
 SCORES_NAME = "scores.json"
@@ -34,6 +34,8 @@ class CaseScores(Config):
     mask_voxels : int
     resampled : bool
         Whether the prediction was brought onto the grid of the reference first.
+    companions : dict
+        What else the protocols looked at, such as ``"reference/bone"``, to its path.
     scores : dict
         Name of the protocol to the scores by it.
     """
@@ -46,6 +48,7 @@ class CaseScores(Config):
     mask_source: str
     mask_voxels: int
     resampled: bool
+    companions: dict[str, str] = {}
     scores: dict[str, Scores]
 
 
@@ -119,12 +122,19 @@ def read_scores(folder: Path) -> ScoreSheet:
 
 
 def table(sheet: ScoreSheet) -> str:
-    """CSV with one row a case and one column a metric, named ``protocol.metric``; empty where a value is not defined."""
-    columns = [(protocol.name, metric.name) for protocol in sheet.protocols for metric in protocol.metrics]
+    """CSV with one row a case and one column a metric or detail, named ``protocol.metric``; empty where a value is not defined."""
+    columns = [(protocol.name, name) for protocol in sheet.protocols for name in _names(protocol, sheet.cases)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "mask_source", "mask_voxels", "resampled", *(f"{protocol}.{metric}" for protocol, metric in columns)])
+    writer.writerow(["case", "mask_source", "mask_voxels", "resampled", *(f"{protocol}.{name}" for protocol, name in columns)])
     for case in sheet.cases:
-        values = (case.scores[protocol].values[metric] for protocol, metric in columns)
+        values = ((case.scores[protocol].values | case.scores[protocol].details).get(name) for protocol, name in columns)
         writer.writerow([case.case, case.mask_source, case.mask_voxels, case.resampled, *("" if v is None else repr(v) for v in values)])
     return stream.getvalue()
+
+
+def _names(protocol: ProtocolNote, cases: Sequence[CaseScores]) -> list[str]:
+    """The metrics of a protocol, and after them the details that any case has, each once."""
+    metrics = (metric.name for metric in protocol.metrics)
+    details = (name for case in cases for name in case.scores[protocol.name].details)
+    return list(dict.fromkeys((*metrics, *details)))

@@ -18,6 +18,8 @@ K1, K2 = 0.01, 0.03
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # Five scales of a 7³ window need this many voxels along each axis.
 SMALLEST_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
+# Why there is no value.
+NEAR_BORDER = "no voxel of the mask lies 3 voxels from the border"
 # Planes in a slab: few enough for the cache, many against the six more that their windows reach.
 _SLAB = 6
 
@@ -56,6 +58,25 @@ def ssim_synthrad2023(reference: Image, prediction: Image, mask: Mask, clip: tup
     """
     reference, prediction, mask = _slowest_first(reference, prediction, mask)
     return _mean_ssim(_shifted(reference, mask, clip), _shifted(prediction, mask, clip), mask, clip[1] - clip[0])
+
+
+def ssim(reference: Image, prediction: Image, mask: Mask, data_range: float) -> float:
+    """Structural similarity of images as they are, with the map and the mean of `ssim_synthrad2023`.
+
+    Parameters
+    ----------
+    reference, prediction : ndarray, shape (x, y, z)
+    mask : ndarray of bool, shape (x, y, z)
+    data_range : float
+        R, of which the constants are c1 = (0.01 R)² and c2 = (0.03 R)².
+
+    Returns
+    -------
+    float
+        At most 1; NaN where no voxel of the mask lies 3 voxels from the border.
+    """
+    reference, prediction, mask = _slowest_first(reference, prediction, mask)
+    return _mean_ssim(reference.astype(np.float64), prediction.astype(np.float64), mask, data_range)
 
 
 def ms_ssim_synthrad2025(reference: Image, prediction: Image, mask: Mask, clip: tuple[float, float] = (-1024.0, 3071.0)) -> float:

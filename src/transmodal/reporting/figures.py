@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transmodal.evaluation.protocols import MetricNote
+from transmodal.evaluation.protocol import MetricNote
 from transmodal.reporting.curves import Curve
 
 if TYPE_CHECKING:

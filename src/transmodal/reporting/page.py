@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transmodal.core.record import Record
-from transmodal.evaluation.protocols import ProtocolNote
+from transmodal.evaluation.protocol import ProtocolNote
 from transmodal.evaluation.results import CaseScores, ScoreSheet
 from transmodal.reporting.curves import Curve
 from transmodal.reporting.figures import Chart, curve_chart, strip_chart

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transmodal.evaluation.protocols import MetricNote, ProtocolNote
+from transmodal.evaluation.protocol import MetricNote, ProtocolNote
 from transmodal.evaluation.results import ScoreSheet
 from transmodal.evaluation.statistics import Summary
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from transmodal.core.volume import target_of
-from transmodal.evaluation.protocols import MetricNote
+from transmodal.evaluation.protocol import MetricNote
 from transmodal.evaluation.results import CaseScores, ScoreSheet
 from transmodal.evaluation.statistics import Summary
 from transmodal.reporting.tables import badness, mean_sd, with_unit

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,11 @@ from transmodal.core.files import folder_lock, read_json, sha256, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
 from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
-from transmodal.evaluation.cases import Matching, Pair, companion, find_images, holds, match
-from transmodal.evaluation.protocols import BONE, Protocol, bone_protocol, find_protocol, score
+from transmodal.evaluation.cases import Matching, Pair, companion, companion_of_prediction, find_images, holds, match
+from transmodal.evaluation.dose import DOSE, dose_protocol
+from transmodal.evaluation.papers import BONE
+from transmodal.evaluation.protocol import Case, Protocol, Side, score
+from transmodal.evaluation.protocols import find_protocol
 from transmodal.evaluation.results import CaseFailure, CaseScores, ScoreSheet, summarize_cases, write_scores
 from transmodal.imaging.grid import resample as resample_onto
 from transmodal.imaging.masks import head_mask
@@ -34,6 +38,7 @@ def evaluate(
     protocols: Sequence[str | Protocol] | None = None,
     direction: Direction = "mr2ct",
     resample: bool = False,
+    prescription_gy: float | None = None,
 ) -> ScoreSheet:
     """Score every case that has a prediction and a reference, and write ``scores.csv``, ``scores.json`` and ``record.json``.
 
@@ -49,11 +54,14 @@ def evaluate(
     masks : Path, optional
         Folder of masks by case. By default the mask beside the reference, or else the head mask computed from the reference.
     protocols : sequence of str or Protocol, optional
-        By default `DEFAULT_PROTOCOLS` of the direction. For ``bone``, the truth is ``bone.*`` beside the reference, or else k-means.
+        By default `DEFAULT_PROTOCOLS` of the direction. What else a protocol looks at lies beside the images (`Protocol.companions`);
+        a case without what it requires has no values by it, and the reason.
     direction : {"mr2ct", "ct2mr"}
     resample : bool
-        Bring a prediction (linearly) and a mask (nearest neighbour) that lie on another grid onto that of the reference;
+        Bring images (linearly), masks and label maps (nearest neighbour) that lie on another grid onto that of the reference;
         otherwise such a case is refused.
+    prescription_gy : float, optional
+        For the protocol ``dose``; by default 2 Gy.
 
     Returns
     -------
@@ -63,21 +71,22 @@ def evaluate(
     Raises
     ------
     ConfigError
-        If a protocol does not exist or is for the other modality.
+        If a protocol does not exist, is for the other modality, or needs what is not installed.
     DataError
         If no prediction has a reference.
     CasesFailed
         If some predictions could not be scored. All that could are written by then, and the others are listed with them.
     """
     target, product = target_of(direction), _product(Path(predictions), direction)
-    chosen = _choose(protocols or (_BONE_PROTOCOLS if product == "bone" else DEFAULT_PROTOCOLS[direction]), target, product)
+    wanted = protocols or (_BONE_PROTOCOLS if product == "bone" else DEFAULT_PROTOCOLS[direction])
+    chosen = _choose(_prescribed(_named(wanted), prescription_gy), target, product)
     matching = match(Path(predictions), Path(references), "bone" if product == "bone" else f"s{target}", target)
     mask_paths = find_images(Path(masks), "mask") if masks else None
     with folder_lock(Path(out)):
         cases, failures = _score_cases(_CaseScorer(Path(out), direction, product, chosen, mask_paths, resample), matching, references)
         sheet = _sheet(Path(predictions), Path(references), direction, product, chosen, cases, failures, matching)
         write_scores(Path(out), sheet)
-        _write_record(Path(out), matching.pairs, sheet, resample)
+        _write_record(Path(out), matching.pairs, sheet, {"resample": resample, "prescription_gy": prescription_gy})
     if failures:
         lines = "\n".join(failure.message for failure in failures)
         raise CasesFailed(f"{len(failures)} of {len(failures) + len(cases)} predictions could not be scored:\n{lines}")
@@ -105,6 +114,8 @@ class _CaseScorer:
         prediction = self._onto(reference, prediction, pair.prediction, pair.reference)
         mask = self._onto(reference, mask, mask_path or pair.reference, pair.reference)
         source = companion(pair.reference, pair.case, source_stem) or companion(pair.prediction, pair.case, source_stem)
+        beside = self._companions(pair)
+        case = Case(reference, prediction, mask, {key: self._read(pair, reference, *beside[key]) for key in beside})
         return CaseScores(
             case=pair.case,
             prediction=self._relative(pair.prediction),
@@ -114,18 +125,22 @@ class _CaseScorer:
             mask_source=mask_source,
             mask_voxels=int(np.count_nonzero(mask.array)),
             resampled=resampled,
-            scores={
-                protocol.note.name: score(reference, prediction, mask, self._informed(protocol, pair, reference))
-                for protocol in self.protocols
-            },
+            companions={f"{side}/{stem}": self._relative(path) for (side, stem), (path, _) in beside.items()},
+            scores={protocol.note.name: score(case, protocol) for protocol in self.protocols},
         )
 
-    def _informed(self, protocol: Protocol, pair: Pair, reference: Volume) -> Protocol:
-        """The protocol, with the true bone if it is about bone and a mask of it lies beside the true CT."""
-        path = companion(pair.reference, pair.case, "bone")
-        if protocol is not BONE or path is None:
-            return protocol
-        return bone_protocol(self._onto(reference, read_scan(path, "mask"), path, pair.reference).array)
+    def _companions(self, pair: Pair) -> dict[tuple[Side, str], tuple[Path, Modality]]:
+        """What the protocols look at beside the images, as far as it is there: whose it is and its stem to its file and what that is."""
+        found: dict[tuple[Side, str], tuple[Path, Modality]] = {}
+        for wanted in (wanted for protocol in self.protocols for wanted in protocol.companions):
+            for side, stem in wanted.keys:
+                path = companion(pair.reference, pair.case, stem) if side == "reference" else companion_of_prediction(pair, stem)
+                if path is not None:
+                    found[side, stem] = (path, wanted.modality)
+        return found
+
+    def _read(self, pair: Pair, reference: Volume, path: Path, modality: Modality) -> Volume:
+        return self._onto(reference, read_scan(path, modality), path, pair.reference)
 
     def _find_mask(self, pair: Pair, target: Modality) -> tuple[Path | None, str]:
         if self.masks is not None:
@@ -193,9 +208,21 @@ def _product(predictions: Path, direction: Direction) -> Product:
     return "bone" if masks else "image"
 
 
-def _choose(protocols: Sequence[str | Protocol], modality: Modality, product: Product) -> tuple[Protocol, ...]:
-    chosen = tuple(find_protocol(protocol) if isinstance(protocol, str) else protocol for protocol in protocols)
-    for protocol in chosen:
+def _named(protocols: Sequence[str | Protocol]) -> tuple[Protocol, ...]:
+    return tuple(find_protocol(protocol) if isinstance(protocol, str) else protocol for protocol in protocols)
+
+
+def _prescribed(protocols: tuple[Protocol, ...], prescription_gy: float | None) -> tuple[Protocol, ...]:
+    if prescription_gy is None:
+        return protocols
+    if DOSE not in protocols:
+        raise ConfigError(f"--prescription-gy {prescription_gy:g}: no dose is scored; add --protocol dose")
+    return tuple(dose_protocol(prescription_gy) if protocol is DOSE else protocol for protocol in protocols)
+
+
+def _choose(protocols: tuple[Protocol, ...], modality: Modality, product: Product) -> tuple[Protocol, ...]:
+    """Return the protocols themselves, or raise `ConfigError` if one of them cannot score such predictions."""
+    for protocol in protocols:
         if protocol.note.modality != modality:
             raise ConfigError(
                 f"--protocol {protocol.note.name}: it is for a synthetic {protocol.note.modality.upper()}, and the direction makes a "
@@ -203,7 +230,8 @@ def _choose(protocols: Sequence[str | Protocol], modality: Modality, product: Pr
             )
         if product == "bone" and not protocol.takes_masks:
             raise ConfigError(f"--protocol {protocol.note.name}: it is for images, and the predictions are masks of bone; take bone")
-    return chosen
+        protocol.require()
+    return protocols
 
 
 def _read_record(folder: Path) -> Record | None:
@@ -222,7 +250,7 @@ def _setting(record: Record | None, key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, resample: bool) -> None:
+def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, options: dict[str, Any]) -> None:
     scored = {case.case for case in sheet.cases}
     inputs = {
         f"{pair.case}/{role}": sha256(path)
@@ -230,5 +258,8 @@ def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, resample:
         if pair.case in scored
         for role, path in (("prediction", pair.prediction), ("reference", pair.reference))
     }
-    settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, "resample": resample}
+    inputs |= {
+        f"{case.case}/{role}": sha256(Path(os.path.normpath(out / path))) for case in sheet.cases for role, path in case.companions.items()
+    }
+    settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, **options}
     write_json(out / RECORD_NAME, make_record("evaluate", inputs=inputs, settings=settings).model_dump(mode="json"))

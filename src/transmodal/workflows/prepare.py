@@ -18,7 +18,8 @@ from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import Affine, Volume
 from transmodal.data.manifest import Image, Manifest, RegistrationNote, Row, Steps, Subject, write_manifest
 from transmodal.data.store import write_image
-from transmodal.evaluation.protocols import score
+from transmodal.evaluation.protocol import Case, score
+from transmodal.evaluation.protocols import find_protocol
 from transmodal.imaging.alignment import Alignment
 from transmodal.imaging.grid import resample
 from transmodal.imaging.layouts import Layout, SubjectFiles, find_subjects
@@ -192,7 +193,7 @@ def _floor(made: PreparedSubject, alignment: Alignment) -> dict[str, float]:
         return {}
     placed = made.prepared["ct"]
     again = warp(made.scans["ct"], alignment.again, placed.volume.grid)
-    scores = score(placed.volume, again, placed.mask, FLOOR_PROTOCOL)
+    scores = score(Case(placed.volume, again, placed.mask), find_protocol(FLOOR_PROTOCOL))
     return {name: value for name, value in scores.values.items() if value is not None}
 
 
