@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from transmodal.cli import app
+from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.methods.recipe import recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,11 @@ def test_the_continuous_integration_runs_the_readmes_test_command():
 def test_every_recipe_is_documented():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [name for name in recipe_names() if f"`{name}`" not in text] == []
+
+
+def test_every_protocol_is_documented():
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert [name for name in PROTOCOLS if f"`{name}`" not in text] == []
 
 
 @pytest.mark.slow

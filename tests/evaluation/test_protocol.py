@@ -3,7 +3,7 @@ import pytest
 
 from small_cases import SHAPE, case_of, column, noisy_case, volume
 from transmodal.core.errors import DataError, GeometryError
-from transmodal.evaluation.protocol import EMPTY_MASK, IDENTICAL, Case, Companion, MetricNote, Protocol, ProtocolNote, score
+from transmodal.evaluation.protocol import IDENTICAL, NOT_DEFINED, Case, Companion, MetricNote, Protocol, ProtocolNote, score
 from transmodal.evaluation.synthrad import SYNTHRAD2023
 
 METRIC = MetricNote(name="m", label="M", unit="", better="lower", undefined="for want of it")
@@ -26,7 +26,7 @@ def test_what_the_note_does_not_list_is_a_detail():
     scores = score(noisy_case(), protocol({"m_1": 1.0, "m": 2.0, "m_2": float("nan"), "m_3": "not here"}))
     assert scores.values == {"m": 2.0}
     assert scores.details == {"m_1": 1.0, "m_2": None, "m_3": None}
-    assert scores.reasons == {"m_2": EMPTY_MASK, "m_3": "not here"}
+    assert scores.reasons == {"m_2": NOT_DEFINED, "m_3": "not here"}
 
 
 def test_a_required_companion_that_is_missing_is_named_and_nothing_is_computed():

@@ -58,7 +58,7 @@ def test_other_grids_are_shown_on_that_of_the_first(folder):
 
 
 def test_what_cannot_be_shown_is_said(folder):
-    with pytest.raises(ConfigError, match="--out head.jpg: pictures are written as PNG"):
+    with pytest.raises(ConfigError, match=r"--out head\.jpg: pictures are written as PNG"):
         show([folder / "mr.nii.gz"], Path("head.jpg"))
     with pytest.raises(ConfigError, match="the output is no terminal; give a picture to write"):
         show([folder / "mr.nii.gz"])

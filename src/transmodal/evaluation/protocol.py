@@ -14,6 +14,7 @@ from transmodal.evaluation.metrics import Image, Mask
 
 EMPTY_MASK = "no voxel inside the mask"
 IDENTICAL = "infinite: the images agree in every voxel of the mask"
+NOT_DEFINED = "not defined in this case"
 
 Side = Literal["reference", "prediction"]
 # What a protocol finds: a value, which may be NaN, or in words why there is none.
@@ -42,6 +43,11 @@ class MetricNote(Config):
     unit: str
     better: Literal["lower", "higher", "zero"]
     undefined: str = EMPTY_MASK
+
+
+# What several protocols have.
+MAE_HU = MetricNote(name="mae_hu", label="MAE", unit="HU", better="lower")
+PSNR_DB = MetricNote(name="psnr_db", label="PSNR", unit="dB", better="higher")
 
 
 class ProtocolNote(Config):
@@ -161,12 +167,15 @@ class Protocol:
         What it looks at beside the images and the mask; of those that it does not require, a case may lack any.
     takes_masks : bool
         Whether the prediction may be a mask of what the protocol looks for, instead of an image.
+    require : callable
+        Raises `ConfigError` where something that it needs is not installed; for asking before long work.
     """
 
     note: ProtocolNote
     compute: Callable[[Case], Found]
     companions: tuple[Companion, ...] = ()
     takes_masks: bool = False
+    require: Callable[[], object] = lambda: None
 
 
 def score(case: Case, protocol: Protocol) -> Scores:
@@ -198,7 +207,7 @@ def _missing(case: Case, protocol: Protocol) -> str:
 
 def _scores(note: ProtocolNote, found: Found) -> Scores:
     undefined = {metric.name: metric.undefined for metric in note.metrics}
-    reasons = {name: reason for name, value in found.items() if (reason := _reason(value, undefined.get(name, EMPTY_MASK)))}
+    reasons = {name: reason for name, value in found.items() if (reason := _reason(value, undefined.get(name, NOT_DEFINED)))}
     values = {name: None if name in reasons or isinstance(value, str) else float(value) for name, value in found.items()}
     return Scores(
         protocol=note.name,

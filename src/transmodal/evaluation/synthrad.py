@@ -1,11 +1,8 @@
 """The protocols of the SynthRAD challenges, as their own evaluation computes them."""
 
 from transmodal.evaluation import metrics
-from transmodal.evaluation.protocol import Case, Found, MetricNote, Protocol, ProtocolNote
+from transmodal.evaluation.protocol import MAE_HU, PSNR_DB, Case, Found, MetricNote, Protocol, ProtocolNote
 from transmodal.evaluation.similarity import NEAR_BORDER, ms_ssim_synthrad2025, ssim_synthrad2023
-
-_MAE = MetricNote(name="mae_hu", label="MAE", unit="HU", better="lower")
-_PSNR = MetricNote(name="psnr_db", label="PSNR", unit="dB", better="higher")
 
 
 def _synthrad2023(case: Case) -> Found:
@@ -24,7 +21,7 @@ SYNTHRAD2023 = Protocol(
         modality="ct",
         mask="inside the mask; SSIM with −1024 HU outside it, over its voxels at least 3 from the border",
         clip="MAE none; PSNR and SSIM [−1024, 3000] HU",
-        metrics=(_MAE, _PSNR, MetricNote(name="ssim", label="SSIM", unit="", better="higher", undefined=NEAR_BORDER)),
+        metrics=(MAE_HU, PSNR_DB, MetricNote(name="ssim", label="SSIM", unit="", better="higher", undefined=NEAR_BORDER)),
     ),
     _synthrad2023,
 )
@@ -47,8 +44,8 @@ SYNTHRAD2025 = Protocol(
         mask="inside the mask; MS-SSIM with −1024 HU outside it, over its voxels at least 3 from the border of every scale",
         clip="MAE none; PSNR and MS-SSIM [−1024, 3071] HU",
         metrics=(
-            _MAE,
-            _PSNR,
+            MAE_HU,
+            PSNR_DB,
             MetricNote(name="ms_ssim", label="MS-SSIM", unit="", better="higher", undefined=f"at some scale {NEAR_BORDER}"),
         ),
     ),
