@@ -171,6 +171,6 @@ def test_bone_at_the_border_of_the_grid_is_closed_half_a_voxel_beyond_it():
 
 def test_a_voxel_at_the_level_is_outside_and_an_image_below_it_has_no_surface():
     image = Volume(np.full((3, 3, 3), 250, np.int16), upright(1.0), "ct")
-    with pytest.raises(DataError, match="nothing in this ct of 3x3x3 voxels .* is above 250"):
+    with pytest.raises(DataError, match=r"nothing in this ct of 3x3x3 voxels .* is above 250"):
         closed_surface(image, 250.0)
     assert len(closed_surface(image, 249.5).points)

@@ -66,7 +66,7 @@ def extract_surface(mask: Volume) -> Surface:
     low, high = float(blurred.min()), float(blurred.max())
     level = 0.5 if low < 0.5 < high else (low + high) / 2  # of specks, and of holes
     vertices, faces = _march(blurred, level, mask.affine, "lewiner")
-    kept = ((vertices > 0) & (vertices < np.array(mask.shape) - 1)).all(axis=1)
+    kept = np.all((vertices > 0) & (vertices < np.array(mask.shape) - 1), axis=1)
     if not kept.any():
         raise DataError(f"a mask of {mask.grid.describe()} has no surface but on the border of the grid; take a wider field of view")
     faces = (np.cumsum(kept) - 1)[faces[kept[faces].all(axis=1)]]
@@ -77,8 +77,9 @@ def closed_surface(volume: Volume, level: float) -> Surface:
     """Lay triangles around all that is above a level, by marching cubes on the voxels as they are.
 
     Along each edge of the grid the image is taken as linear, so the surface lies where it crosses the level, between the voxels. Where the
-    bright part reaches the border of the grid the surface is closed by a flat face, half a voxel beyond the last voxels. The table of
-    Lorensen and Cline is used because it gives every edge exactly two triangles, which the one of Lewiner (J Graph Tools 2003;8:1) does not.
+    bright part reaches the border of the grid the surface is closed by a flat face, half a voxel beyond the last voxels. The triangles
+    are those of Lorensen and Cline, where every edge belongs to exactly two; with those of Lewiner (J Graph Tools 2003;8:1) a few
+    belong to four.
 
     Parameters
     ----------

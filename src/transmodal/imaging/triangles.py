@@ -91,13 +91,13 @@ def nearest(points: Points, surface: Surface) -> tuple[Float[np.ndarray, " n"], 
     faces : ndarray, shape (n,)
         Rows of ``surface.faces``.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     corners = surface.points[surface.faces]
     centres = corners.mean(axis=1)
     reaches = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1) + _ROUNDING_MM
-    tree = cKDTree(centres)
-    faces = tree.query(points)[1].astype(np.int64)
+    tree = KDTree(centres)
+    faces = np.asarray(tree.query(points)[1], dtype=np.int64)
     distances = _distances(points, corners[faces])
     for start in range(0, len(points), _AT_ONCE):
         block = slice(start, start + _AT_ONCE)
@@ -167,8 +167,8 @@ def _neighbours(surface: Surface, faces: Int[np.ndarray, " n"], first: Int[np.nd
 def _nearest_weights(points: Points, corners: Float[np.ndarray, "n 3 3"]) -> Points:
     """Find the barycentric weights of the point of each triangle that is nearest to a point.
 
-    The squared distance is a quadratic form in the weights. Its least value is that at the foot of the point, where that is in the triangle,
-    and otherwise the least of those on the three edges, where one weight is exactly 0, or at a corner two are.
+    The squared distance is a quadratic form in the weights. It is least at the foot of the point, where that is in the triangle, and
+    otherwise on one of the three edges, where one weight is exactly 0, or at a corner, where two are.
     """
     a, b, c = np.moveaxis(corners, 1, 0)
     u, v, w = b - a, c - a, points - a
