@@ -4,11 +4,14 @@ from transmodal.core.errors import ConfigError
 from transmodal.evaluation.mr import MR
 from transmodal.evaluation.papers import BONE, CYCLEGAN, MR_GAN
 from transmodal.evaluation.protocol import Protocol
+from transmodal.evaluation.surface import SURFACE
 from transmodal.evaluation.synthrad import SYNTHRAD2023, SYNTHRAD2025
+from transmodal.evaluation.thin_bone import THIN_BONE
 from transmodal.evaluation.tissue import Tissues, tissue_protocol
 
 PROTOCOLS: dict[str, Protocol] = {
-    protocol.note.name: protocol for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), BONE, CYCLEGAN, MR, MR_GAN)
+    protocol.note.name: protocol
+    for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), BONE, SURFACE, THIN_BONE, CYCLEGAN, MR, MR_GAN)
 }
 
 
