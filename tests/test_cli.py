@@ -7,6 +7,7 @@ import pytest
 
 from transmodal import cli
 from transmodal.core.errors import GeometryError, TransmodalError
+from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.methods.recipe import recipe_names
 
 COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "surface", "evaluate", "report", "series", "recipes"]
@@ -103,6 +104,12 @@ def test_errors_are_one_message_with_their_own_code(tmp_path, monkeypatch, capsy
     assert message in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_evaluate_lists_the_protocols(capsys):
+    assert call("evaluate", "--help") == 0
+    words = capsys.readouterr().out.replace(",", " ").replace(".", " ").replace(":", " ").split()
+    assert [name for name in PROTOCOLS if name not in words] == []
 
 
 def test_every_error_has_a_code_of_its_own():

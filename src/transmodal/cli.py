@@ -396,6 +396,7 @@ def evaluate(
     protocol: Annotated[list[str] | None, Parameter(negative="")] = None,
     direction: Literal["mr2ct", "ct2mr"] = "mr2ct",
     resample: Flag = False,
+    prescription_gy: float | None = None,
 ) -> None:
     """Score synthetic images against true ones, whoever made them.
 
@@ -410,16 +411,19 @@ def evaluate(
     masks
         A folder of masks; by default those beside the references, or else found in them.
     protocol
-        How to score, such as synthrad2023; may be given several times.
+        How to score; may be given several times. CT: synthrad2023, synthrad2025, tissue, bone, labels, dose, uncertainty, and
+        multi-atlas, cyclegan, light-unet as these papers score. MR: mr, mr-gan.
     direction
         mr2ct scores synthetic CTs, ct2mr synthetic MRs.
     resample
         Put predictions on other grids onto the references' grids, instead of refusing them.
+    prescription_gy
+        For the protocol dose; by default 2 Gy.
     """
     from transmodal.workflows.evaluate import evaluate as run
 
-    chosen = {"protocols": protocol} if protocol else {}
-    run(predictions, references, out, masks=masks, direction=direction, resample=resample, **chosen)
+    choices = {"direction": direction, "resample": resample, "prescription_gy": prescription_gy}
+    run(predictions, references, out, masks=masks, protocols=protocol, **choices)
     print(f"The scores: {out}")
 
 

@@ -94,3 +94,26 @@ def test_dice_of_half_an_overlap():
     first, second = NOWHERE.copy(), NOWHERE.copy()
     first[0, 0, :2] = second[0, 0, 1:3] = True
     assert metrics.dice(first, second) == 0.5
+
+
+@given(images, images, masks)
+def test_the_mean_squared_error_is_that_of_the_psnr(reference, prediction, mask):
+    value = metrics.mse(reference, prediction, mask)
+    if not mask.any():
+        assert math.isnan(value)
+    elif value > 0:
+        assert metrics.psnr_unclipped_db(reference, prediction, mask, peak=10.0) == pytest.approx(10 * np.log10(100 / value))
+        assert metrics.mae(reference, prediction, mask) ** 2 <= value * (1 + 1e-9)
+
+
+levels = arrays(np.float64, SHAPE, elements=st.sampled_from([0.0, 1.0, 1.5, 2.0, 3.0, 4.0]))
+
+
+@given(levels, levels, masks)
+def test_overlap_over_thresholds_is_the_mean_of_the_overlaps(reference, prediction, mask):
+    thresholds = np.array([1.0, 2.0, 3.0])
+    found = metrics.overlap_over_thresholds(reference, prediction, mask, thresholds)
+    for value, metric in zip(found, (metrics.dice, metrics.precision, metrics.recall), strict=True):
+        each = np.array([metric(mask & (reference >= t), mask & (prediction >= t)) for t in thresholds])
+        defined = each[~np.isnan(each)]
+        assert value == pytest.approx(defined.mean() if defined.size else math.nan, nan_ok=True)

@@ -1,5 +1,6 @@
 import csv
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,65 @@ def test_real_grids_far_from_canonical(shared_data, tmp_path):
     write_scan(ct.with_array(np.ones(ct.shape, bool), "mask"), tmp_path / "references" / "a" / "mask.nii.gz")
     sheet = evaluate(tmp_path / "predictions", tmp_path / "references", tmp_path / "scores")
     assert sheet.summary["synthrad2023"]["mae_hu"].mean == 7
+
+
+def test_a_case_without_what_a_protocol_asks_for_has_no_values_and_the_name_of_the_file(predictions, references, tmp_path):
+    for path in cases(references)[1:]:
+        shutil.copy(path / "labels.nii.gz", predictions / path.name / "sct_labels.nii.gz")
+    sheet = evaluate(predictions, references, tmp_path / "scores", protocols=["labels"])
+    first, second = sheet.cases[:2]
+    assert first.scores["labels"].reasons["dice_mean"] == "there is no sct_labels.nii.gz beside the synthetic CT"
+    assert (first.scores["labels"].values["dice_mean"], first.scores["labels"].details) == (None, {})
+    assert second.scores["labels"].values == {"dice_mean": 1, "hd95_mean_mm": 0, "labels_in_one": 0}
+    assert second.companions.keys() == {"reference/labels", "prediction/labels"}
+    assert (tmp_path / "scores" / second.companions["prediction/labels"]).is_file()
+    assert sheet.summary["labels"]["dice_mean"].left_out == 1
+    record = read_json(tmp_path / "scores" / "record.json")
+    assert record["inputs"]["head1/prediction/labels"] == record["inputs"]["head1/reference/labels"]
+
+
+def test_details_have_a_column_each_and_are_empty_where_a_case_has_none(predictions, references, tmp_path):
+    path = cases(references)[0]
+    labels = read_scan(path / "labels.nii.gz", "labels")
+    write_scan(labels, predictions / path.name / "sct_labels.nii.gz")
+    evaluate(predictions, references, tmp_path / "scores", protocols=["labels"])
+    rows = list(csv.DictReader((tmp_path / "scores" / "scores.csv").read_text().splitlines()))
+    columns = [f"labels.dice_{label}" for label in np.unique(labels.array) if label > 0]
+    assert [rows[0][column] for column in columns] == ["1.0"] * 3
+    assert [rows[1][column] for column in columns] == [""] * 3
+
+
+def test_what_lies_beside_the_images_is_resampled_with_them(predictions, references, tmp_path):
+    path = predictions / "head0" / "sct_uncertainty.nii.gz"
+    ct = read_scan(cases(references)[0] / "ct.nii.gz", "ct")
+    coarse = Grid((20, 24, 22), ct.affine @ np.diag([2.0, 2.0, 2.0, 1.0]))
+    write_scan(Volume(np.full(coarse.shape, 20, np.float32), coarse.affine, "uncertainty"), path)
+    with pytest.raises(CasesFailed, match=r"sct_uncertainty\.nii\.gz lie on different grids"):
+        evaluate(predictions, references, tmp_path / "refused", protocols=["uncertainty"])
+    sheet = evaluate(predictions, references, tmp_path / "scores", protocols=["uncertainty"], resample=True)
+    assert sheet.cases[0].scores["uncertainty"].details["coverage_68"] == 1  # the error is 10 HU everywhere
+
+
+def test_a_prescription_is_for_the_protocol_dose(predictions, references, tmp_path):
+    with pytest.raises(ConfigError, match="add --protocol dose"):
+        evaluate(predictions, references, tmp_path / "scores", prescription_gy=60.0)
+
+
+def test_an_extra_that_is_missing_is_told_before_anything_is_read(predictions, references, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymedphys", None)
+    with pytest.raises(ConfigError, match=r"transmodal\[dose\]"):
+        evaluate(predictions, references, tmp_path / "scores", protocols=["synthrad2023", "dose"])
+    assert not (tmp_path / "scores").exists()
+
+
+def test_dose_is_scored_against_the_prescription_that_is_given(predictions, references, tmp_path):
+    pytest.importorskip("pymedphys", reason="the extra dose is not installed")
+    for path in cases(references)[:1]:
+        ct = read_scan(path / "ct.nii.gz", "ct")
+        dose = np.zeros(ct.shape, np.float32)
+        dose[18:22, 22:26, 20:24] = 60.0
+        write_scan(ct.with_array(dose, "dose"), path / "dose.nii.gz")
+        write_scan(ct.with_array(1.01 * dose, "dose"), predictions / path.name / "dose.nii.gz")
+    sheet = evaluate(predictions, references, tmp_path / "scores", protocols=["dose"], prescription_gy=60.0)
+    assert "60 Gy" in sheet.protocols[0].mask
+    assert sheet.cases[0].scores["dose"].values == {"mae_target": pytest.approx(0.01, abs=1e-6), "gamma_pass": 1}

@@ -6,7 +6,7 @@ the images. Which clip range and mask a number needs, its protocol states (`tran
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int, Real
 
 Image = Real[np.ndarray, "x y z"]
 Mask = Bool[np.ndarray, "x y z"]
@@ -34,6 +34,11 @@ def mean_error(reference: Image, prediction: Image, mask: Mask) -> float:
     return _mean(_difference(reference, prediction, mask))
 
 
+def mse(reference: Image, prediction: Image, mask: Mask) -> float:
+    """Mean squared error inside the mask, in the squared unit of the images; NaN where the mask is empty."""
+    return _mean(np.square(_difference(reference, prediction, mask)))
+
+
 def psnr_db(reference: Image, prediction: Image, mask: Mask, clip: tuple[float, float]) -> float:
     """Peak signal-to-noise ratio inside the mask, both images clipped first.
 
@@ -56,7 +61,7 @@ def psnr_db(reference: Image, prediction: Image, mask: Mask, clip: tuple[float, 
 
 def psnr_unclipped_db(reference: Image, prediction: Image, mask: Mask, peak: float) -> float:
     """Peak signal-to-noise ratio inside the mask, of images as they are: 10 log10(peak² / MSE) in dB, as `psnr_db` gives it."""
-    return _peak_to_noise_db(peak, _mean(np.square(_difference(reference, prediction, mask))))
+    return _peak_to_noise_db(peak, mse(reference, prediction, mask))
 
 
 def pearson_r(reference: Image, prediction: Image, mask: Mask) -> float:
@@ -82,6 +87,40 @@ def precision(reference: Mask, prediction: Mask) -> float:
 def recall(reference: Mask, prediction: Mask) -> float:
     """Share of the true voxels that are predicted, |A ∩ B| / |A|, in [0, 1]; NaN where nothing is true."""
     return precision(prediction, reference)
+
+
+def overlap_over_thresholds(
+    reference: Image, prediction: Image, mask: Mask, thresholds: Float[np.ndarray, " t"]
+) -> tuple[float, float, float]:
+    """Dice, precision and recall of what reaches a threshold inside the mask, averaged over thresholds.
+
+    Parameters
+    ----------
+    reference, prediction : ndarray, shape (x, y, z)
+    mask : ndarray of bool, shape (x, y, z)
+    thresholds : ndarray, shape (t,)
+        Ascending, in the unit of the images.
+
+    Returns
+    -------
+    dice, precision, recall : float
+        Each over the thresholds at which it is defined: with a voxel in either image, in the prediction, in the reference. NaN where
+        there is no such threshold.
+    """
+    # How many thresholds a voxel reaches; in both images it reaches as many as in the lower one.
+    true, found = (np.searchsorted(thresholds, image[mask], side="right") for image in (reference, prediction))
+    in_true, in_found, in_both = (_reaching(reached, len(thresholds)) for reached in (true, found, np.minimum(true, found)))
+    return _mean_ratio(2 * in_both, in_true + in_found), _mean_ratio(in_both, in_found), _mean_ratio(in_both, in_true)
+
+
+def _reaching(reached: Int[np.ndarray, " n"], thresholds: int) -> Int[np.ndarray, " t"]:
+    """How many voxels reach each threshold."""
+    return np.bincount(reached, minlength=thresholds + 1)[:0:-1].cumsum()[::-1]
+
+
+def _mean_ratio(parts: Int[np.ndarray, " t"], wholes: Int[np.ndarray, " t"]) -> float:
+    defined = wholes > 0
+    return _mean(parts[defined] / wholes[defined])
 
 
 def _peak_to_noise_db(peak: float, mse: float) -> float:

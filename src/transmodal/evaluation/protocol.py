@@ -161,12 +161,15 @@ class Protocol:
         What it looks at beside the images and the mask; of those that it does not require, a case may lack any.
     takes_masks : bool
         Whether the prediction may be a mask of what the protocol looks for, instead of an image.
+    require : callable
+        Raises `ConfigError` where something that it needs is not installed; for asking before long work.
     """
 
     note: ProtocolNote
     compute: Callable[[Case], Found]
     companions: tuple[Companion, ...] = ()
     takes_masks: bool = False
+    require: Callable[[], object] = lambda: None
 
 
 def score(case: Case, protocol: Protocol) -> Scores:

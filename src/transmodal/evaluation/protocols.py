@@ -1,18 +1,23 @@
 """The protocols that `evaluate` knows by name."""
 
 from transmodal.core.errors import ConfigError
+from transmodal.evaluation.dose import DOSE
+from transmodal.evaluation.labels import LABELS
 from transmodal.evaluation.mr import MR
-from transmodal.evaluation.papers import BONE, CYCLEGAN, MR_GAN
+from transmodal.evaluation.papers import BONE, CYCLEGAN, LIGHT_UNET, MR_GAN, MULTI_ATLAS
 from transmodal.evaluation.protocol import Protocol
 from transmodal.evaluation.surface import SURFACE
 from transmodal.evaluation.synthrad import SYNTHRAD2023, SYNTHRAD2025
 from transmodal.evaluation.thin_bone import THIN_BONE
-from transmodal.evaluation.tissue import Tissues, tissue_protocol
+from transmodal.evaluation.tissue import TISSUE
+from transmodal.evaluation.uncertainty import UNCERTAINTY
 
-PROTOCOLS: dict[str, Protocol] = {
-    protocol.note.name: protocol
-    for protocol in (SYNTHRAD2023, SYNTHRAD2025, tissue_protocol(Tissues()), BONE, SURFACE, THIN_BONE, CYCLEGAN, MR, MR_GAN)
-}
+_ALL = (
+    *(SYNTHRAD2023, SYNTHRAD2025, TISSUE, BONE, SURFACE, THIN_BONE, LABELS, DOSE, UNCERTAINTY),
+    *(MULTI_ATLAS, CYCLEGAN, LIGHT_UNET),
+    *(MR, MR_GAN),
+)
+PROTOCOLS: dict[str, Protocol] = {protocol.note.name: protocol for protocol in _ALL}
 
 
 def find_protocol(name: str) -> Protocol:

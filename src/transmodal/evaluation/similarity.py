@@ -60,6 +60,26 @@ def ssim_synthrad2023(reference: Image, prediction: Image, mask: Mask, clip: tup
     return _mean_ssim(_shifted(reference, mask, clip), _shifted(prediction, mask, clip), mask, clip[1] - clip[0])
 
 
+def ssim(reference: Image, prediction: Image, mask: Mask, data_range: float) -> float:
+    """Structural similarity of images as they are, with the map and the mean of `ssim_synthrad2023`.
+
+    Parameters
+    ----------
+    reference, prediction : ndarray, shape (x, y, z)
+        Nowhere below 0.
+    mask : ndarray of bool, shape (x, y, z)
+    data_range : float
+        R, of which the constants are c1 = (0.01 R)² and c2 = (0.03 R)².
+
+    Returns
+    -------
+    float
+        At most 1; NaN where no voxel of the mask lies 3 voxels from the border.
+    """
+    reference, prediction, mask = _slowest_first(reference, prediction, mask)
+    return _mean_ssim(reference.astype(np.float64), prediction.astype(np.float64), mask, data_range)
+
+
 def ms_ssim_synthrad2025(reference: Image, prediction: Image, mask: Mask, clip: tuple[float, float] = (-1024.0, 3071.0)) -> float:
     """Multi-scale structural similarity of the SynthRAD 2025 protocol.
 

@@ -57,3 +57,6 @@ def _tissue_note(tissues: Tissues) -> ProtocolNote:
             MetricNote(name="dice_bone", label="Dice bone", unit="", better="higher", undefined="neither image has bone inside the mask"),
         ),
     )
+
+
+TISSUE = tissue_protocol(Tissues())

@@ -14,6 +14,7 @@ from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, make_record
 from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
 from transmodal.evaluation.cases import Matching, Pair, companion, companion_of_prediction, find_images, holds, match
+from transmodal.evaluation.dose import DOSE, dose_protocol
 from transmodal.evaluation.papers import BONE
 from transmodal.evaluation.protocol import Case, Protocol, Side, score
 from transmodal.evaluation.protocols import find_protocol
@@ -36,6 +37,7 @@ def evaluate(
     protocols: Sequence[str | Protocol] | None = None,
     direction: Direction = "mr2ct",
     resample: bool = False,
+    prescription_gy: float | None = None,
 ) -> ScoreSheet:
     """Score every case that has a prediction and a reference, and write ``scores.csv``, ``scores.json`` and ``record.json``.
 
@@ -57,6 +59,8 @@ def evaluate(
     resample : bool
         Bring images (linearly), masks and label maps (nearest neighbour) that lie on another grid onto that of the reference;
         otherwise such a case is refused.
+    prescription_gy : float, optional
+        For the protocol ``dose``; by default 2 Gy.
 
     Returns
     -------
@@ -66,14 +70,15 @@ def evaluate(
     Raises
     ------
     ConfigError
-        If a protocol does not exist or is for the other modality.
+        If a protocol does not exist, is for the other modality, or needs what is not installed.
     DataError
         If no prediction has a reference.
     CasesFailed
         If some predictions could not be scored. All that could are written by then, and the others are listed with them.
     """
     target, product = target_of(direction), _product(Path(predictions), direction)
-    chosen = _choose(protocols or (_BONE_PROTOCOLS if product == "bone" else DEFAULT_PROTOCOLS[direction]), target, product)
+    wanted = protocols or (_BONE_PROTOCOLS if product == "bone" else DEFAULT_PROTOCOLS[direction])
+    chosen = _choose(_prescribed(_named(wanted), prescription_gy), target, product)
     matching = match(Path(predictions), Path(references), "bone" if product == "bone" else f"s{target}", target)
     mask_paths = find_images(Path(masks), "mask") if masks else None
     with folder_lock(Path(out)):
@@ -202,9 +207,21 @@ def _product(predictions: Path, direction: Direction) -> Product:
     return "bone" if masks else "image"
 
 
-def _choose(protocols: Sequence[str | Protocol], modality: Modality, product: Product) -> tuple[Protocol, ...]:
-    chosen = tuple(find_protocol(protocol) if isinstance(protocol, str) else protocol for protocol in protocols)
-    for protocol in chosen:
+def _named(protocols: Sequence[str | Protocol]) -> tuple[Protocol, ...]:
+    return tuple(find_protocol(protocol) if isinstance(protocol, str) else protocol for protocol in protocols)
+
+
+def _prescribed(protocols: tuple[Protocol, ...], prescription_gy: float | None) -> tuple[Protocol, ...]:
+    if prescription_gy is None:
+        return protocols
+    if DOSE not in protocols:
+        raise ConfigError(f"--prescription-gy {prescription_gy:g}: no dose is scored; add --protocol dose")
+    return tuple(dose_protocol(prescription_gy) if protocol is DOSE else protocol for protocol in protocols)
+
+
+def _choose(protocols: tuple[Protocol, ...], modality: Modality, product: Product) -> tuple[Protocol, ...]:
+    """Return the protocols themselves, or raise `ConfigError` if one of them cannot score such predictions."""
+    for protocol in protocols:
         if protocol.note.modality != modality:
             raise ConfigError(
                 f"--protocol {protocol.note.name}: it is for a synthetic {protocol.note.modality.upper()}, and the direction makes a "
@@ -212,7 +229,8 @@ def _choose(protocols: Sequence[str | Protocol], modality: Modality, product: Pr
             )
         if product == "bone" and not protocol.takes_masks:
             raise ConfigError(f"--protocol {protocol.note.name}: it is for images, and the predictions are masks of bone; take bone")
-    return chosen
+        protocol.require()
+    return protocols
 
 
 def _read_record(folder: Path) -> Record | None:
