@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from phantom_bone import all_of, ct_of, places
 from small_cases import SHAPE, case_of, noisy_case
-from transmodal.core.volume import Grid
+from transmodal.core.volume import Grid, Volume
 from transmodal.evaluation.protocol import score
 from transmodal.evaluation.surface import bone_surface
 from transmodal.evaluation.thin_bone import THIN_BONE, thin_points
@@ -16,11 +17,14 @@ def grid(spacing, count=20):
 
 
 def thin(distance_mm, where):
-    """Of the points of bone of which both sides are in the grid."""
-    image = ct_of(distance_mm, where)
+    return thin_of(ct_of(distance_mm, where))
+
+
+def thin_of(image):
+    """Whether bone is thin, at the points of which both sides are in the grid."""
     bone = bone_surface(image, all_of(image))
-    points = where.to_voxel(bone.surface.points)
-    inner = ((points > 4) & (points < np.array(where.shape) - 5)).all(axis=1)
+    points = image.grid.to_voxel(bone.surface.points)
+    inner = ((points > 4) & (points < np.array(image.shape) - 5)).all(axis=1)
     return thin_points(bone)[inner]
 
 
@@ -30,6 +34,16 @@ def test_plates_are_thin_below_2_mm(normal, spacing, thickness_mm, expected):
     where = grid(spacing)
     across = np.abs((places(where) - where.center - 0.3) @ np.asarray(normal, dtype=float))
     assert (thin(across - thickness_mm / 2, where) == expected).all()
+
+
+@pytest.mark.parametrize(("thickness_mm", "expected"), [(0.5, True), (1.5, False)])
+def test_a_dense_plate_that_the_scanner_blurs_looks_thicker_than_it_is(thickness_mm, expected):
+    """A plate of 1500 HU in soft tissue of 40 HU, by a Gaussian of 1 mm at half height, in voxels of 1 mm."""
+    where = grid(1.0)
+    across = (places(where) - where.center - 0.3) @ OBLIQUE
+    edges = [ndtr((across + side * thickness_mm / 2) * np.sqrt(8 * np.log(2))) for side in (1, -1)]
+    image = Volume((40 + 1460 * (edges[0] - edges[1])).astype(np.float32), where.affine, "ct")
+    assert (thin_of(image) == expected).mean() > 0.99
 
 
 @pytest.mark.parametrize(("diameter_mm", "expected"), [(1.2, True), (1.7, True), (2.3, False), (3.0, False)])

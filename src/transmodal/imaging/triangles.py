@@ -10,8 +10,8 @@ from transmodal.imaging.surface import Surface
 
 Points = Float[np.ndarray, "n 3"]
 
-# How many points are looked at together: some hundred megabytes of triangles near them.
-_AT_ONCE = 1 << 14
+# How many points are looked at together: tens of megabytes of triangles near them, and some hundred where the surface is far away.
+_AT_ONCE = 1 << 12
 # More than distances are wrong by for the digits of a number.
 _ROUNDING_MM = 1e-9
 
