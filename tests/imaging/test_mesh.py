@@ -26,7 +26,7 @@ def test_a_surface_comes_back_closed_facing_outwards_and_in_its_place(surface, t
     assert len(mesh.faces) == len(surface.faces)
     assert mesh.volume == pytest.approx(trimesh.Trimesh(surface.points, surface.faces, process=False).volume, rel=1e-4)
     np.testing.assert_allclose(mesh.bounds, [surface.points.min(axis=0), surface.points.max(axis=0)], atol=1e-4)
-    assert b"RAS+ mm" in path.read_bytes()[:200]
+    assert b"RAS+ mm (x to the right, y to the front, z to the top of the patient)" in path.read_bytes()[:200]
     assert not path.read_bytes().startswith(b"solid")
 
 

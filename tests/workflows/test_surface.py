@@ -9,6 +9,7 @@ from transmodal import cli
 from transmodal.core.errors import ConfigError, DataError, FileError, GeometryError
 from transmodal.core.files import sha256
 from transmodal.core.volume import Grid, Volume
+from transmodal.evaluation.surface import BONE_HU
 from transmodal.imaging.scan import write_scan
 from transmodal.workflows.surface import surface
 
@@ -36,7 +37,7 @@ def test_the_mesh_of_a_ct_is_in_its_place_and_its_record_beside_it(skulls, tmp_p
     assert mesh.volume == pytest.approx(summary.volume_mm3, rel=1e-5) == pytest.approx(4 / 3 * np.pi * 25**3, rel=0.01)
     assert mesh.area == pytest.approx(summary.area_mm2, rel=1e-5)
     assert summary.triangles == len(mesh.faces)
-    stored = json.loads((tmp_path / "skull.json").read_text())
+    stored = json.loads((tmp_path / "skull.stl.json").read_text())
     assert stored["record"]["inputs"] == {"ct": sha256(skulls / "ct.nii.gz")}
     assert stored["record"]["settings"] == {"threshold_hu": 250, "specks_mm3": 0}
     assert stored["deviation"] is None
@@ -71,9 +72,18 @@ def test_the_command_prints_a_table_or_json(skulls, tmp_path, capsys):
         assert not end.value.code
         printed = capsys.readouterr().out
         if flags:
-            assert json.loads(printed) == json.loads((tmp_path / "skull.json").read_text())
+            assert json.loads(printed)["record"]["settings"]["threshold_hu"] == BONE_HU
+            assert json.loads(printed) == json.loads((tmp_path / "skull.stl.json").read_text())
         else:
             assert "100.0%" in printed and "HD95 1.0" in printed and "cm³ of bone" in printed
+
+
+def test_the_skull_of_a_real_average_is_closed(shared_data, tmp_path):
+    summary = surface(shared_data / "anatomy" / "mni_average_ct.nii.gz", tmp_path / "skull.stl", specks_mm3=100)
+    mesh = trimesh.load_mesh(tmp_path / "skull.stl")
+    assert mesh.is_watertight and len(mesh.faces) == summary.triangles
+    assert 250 < mesh.volume / 1000 < 500  # smeared by 8 mm
+    np.testing.assert_allclose(mesh.extents, (150, 194, 160), atol=3)
 
 
 def test_refusals(skulls, tmp_path):

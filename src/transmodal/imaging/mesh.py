@@ -82,7 +82,7 @@ def _stl(surface: Surface) -> bytes:
     from trimesh.exchange.stl import export_stl
 
     encoded = export_stl(Trimesh(surface.points, surface.faces, process=False))
-    return f"binary STL, {_UNITS}".encode().ljust(_STL_HEADER_BYTES)[:_STL_HEADER_BYTES] + encoded[_STL_HEADER_BYTES:]
+    return f"STL, {_UNITS}".encode().ljust(_STL_HEADER_BYTES) + encoded[_STL_HEADER_BYTES:]
 
 
 def _ply(surface: Surface, deviation_mm: Float[np.ndarray, " n"] | None) -> bytes:

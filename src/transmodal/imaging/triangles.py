@@ -94,9 +94,9 @@ def nearest(points: Points, surface: Surface) -> tuple[Float[np.ndarray, " n"], 
     from scipy.spatial import KDTree
 
     corners = surface.points[surface.faces]
-    centres = corners.mean(axis=1)
-    reaches = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1) + _ROUNDING_MM
-    tree = KDTree(centres)
+    centers = corners.mean(axis=1)
+    reaches = np.linalg.norm(corners - centers[:, None], axis=2).max(axis=1) + _ROUNDING_MM
+    tree = KDTree(centers)
     faces = np.asarray(tree.query(points)[1], dtype=np.int64)
     distances = _distances(points, corners[faces])
     for start in range(0, len(points), _AT_ONCE):
@@ -104,7 +104,7 @@ def nearest(points: Points, surface: Surface) -> tuple[Float[np.ndarray, " n"], 
         near = tree.query_ball_point(points[block], distances[block] + reaches.max(), return_sorted=False)
         rows = np.repeat(np.arange(len(near)), [len(found) for found in near]) + start
         candidates = np.fromiter(chain.from_iterable(near), dtype=np.int64, count=len(rows))
-        may_be = np.linalg.norm(points[rows] - centres[candidates], axis=1) <= distances[rows] + reaches[candidates]
+        may_be = np.linalg.norm(points[rows] - centers[candidates], axis=1) <= distances[rows] + reaches[candidates]
         rows, candidates = rows[may_be], candidates[may_be]
         apart = _distances(points[rows], corners[candidates])
         order = np.lexsort((apart, rows))

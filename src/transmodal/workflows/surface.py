@@ -54,7 +54,7 @@ def surface(
     threshold_hu: float = BONE_HU,
     specks_mm3: float = 0.0,
 ) -> SurfaceSummary:
-    """Write the bone surface of a CT as STL or PLY, and beside it a JSON file of the same name that holds the summary.
+    """Write the bone surface of a CT as STL or PLY, and beside it the summary as ``OUTPUT.json``.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def surface(
         deviation=statistics,
         record=make_record("surface", inputs=inputs, settings=settings),
     )
-    write_json(output.with_suffix(".json"), summary.model_dump(mode="json"))
+    write_json(output.with_name(f"{output.name}.json"), summary.model_dump(mode="json"))
     return summary
 
 
