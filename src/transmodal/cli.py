@@ -411,8 +411,8 @@ def evaluate(
     masks
         A folder of masks; by default those beside the references, or else found in them.
     protocol
-        How to score; may be given several times. CT: synthrad2023, synthrad2025, tissue, bone, labels, dose, uncertainty, and
-        multi-atlas, cyclegan, light-unet as these papers score. MR: mr, mr-gan.
+        How to score; may be given several times. CT: synthrad2023, synthrad2025, tissue, bone, surface, thin-bone, labels, dose,
+        uncertainty, and multi-atlas, cyclegan, light-unet as these papers score. MR: mr, mr-gan.
     direction
         mr2ct scores synthetic CTs, ct2mr synthetic MRs.
     resample
