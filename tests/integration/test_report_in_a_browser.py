@@ -36,6 +36,8 @@ def page_of(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for path in sorted(references.iterdir()):
             ct = read_scan(path / "ct.nii.gz", "ct")
             made = ct.array + np.int16(error) * np.where(ct.array > 200, -1, 1).astype(np.int16)
+            if name == "bad":
+                made = np.roll(made, 1, axis=1)  # to the front
             write_scan(ct.with_array(made), folder / name / path.name / "sct.nii.gz")
         evaluate(folder / name, references, folder / "scores" / name)
     report([folder / "scores" / "good", folder / "scores" / "bad"], folder / "report.html")
@@ -110,6 +112,19 @@ def test_controls_change_what_is_seen(browser_page):
     browser_page.locator(".viewer input[value='image']").check()
     set_slider(browser_page, "high", 200)
     assert picture(browser_page, 1).mean() > before.mean()
+
+
+def test_bone_is_drawn_in_the_colours_of_its_error_and_turns(browser_page):
+    browser_page.locator(".viewer input[value='bone']").check()
+    assert browser_page.locator(".panels figure:visible").count() == 3  # an MR has no bone
+    true, shrunk = picture(browser_page, 1), picture(browser_page, 3)
+    assert spread_of_colours(true) < 50 < spread_of_colours(shrunk)
+    canvas = browser_page.locator(".panels canvas").nth(1)
+    canvas.focus()
+    for _ in range(4):
+        browser_page.keyboard.press("ArrowRight")
+    for panel, before in ((1, true), (3, shrunk)):
+        assert np.abs(picture(browser_page, panel) - before).mean() > 1
 
 
 def test_right_and_left_change_sides(browser_page):

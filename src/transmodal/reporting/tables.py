@@ -8,7 +8,7 @@ from transmodal.evaluation.results import ScoreSheet
 from transmodal.evaluation.statistics import Summary
 
 ABSENT = "–"
-_DECIMALS = {"HU": 1, "grey levels": 1, "dB": 2, "": 3}
+_DECIMALS = {"HU": 1, "HU²": 0, "grey levels": 1, "dB": 2, "mm": 2, "": 3}
 
 
 @dataclass(frozen=True)

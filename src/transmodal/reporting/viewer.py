@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from transmodal.core.volume import Grid, Volume
 from transmodal.imaging.grid import canonical, isotropic_grid, resample
+from transmodal.imaging.surface import Surface
 from transmodal.reporting.views import cut_through, unit_of, window
 
 # What a case may take of a page of 25 MB, encoded.
@@ -27,24 +28,16 @@ CT_RANGE_HU = (-1000.0, 3000.0)
 _GREYS = 255
 _PLANES = (("all", "Three planes"), ("axial", "Axial"), ("coronal", "Coronal"), ("sagittal", "Sagittal"))
 _COARSEN = 1.05
+_MZ3 = 23117
+# A power of two, so that the numbers end in zeros, which pack well.
+_POINT_STEP_MM = 1 / 16
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """A coloured surface.
+    """A surface, and the red, green, blue and opacity of each of its points."""
 
-    Parameters
-    ----------
-    points : ndarray, shape (n, 3)
-        RAS+ mm.
-    faces : ndarray, shape (m, 3)
-        Rows of `points`.
-    colours : ndarray of uint8, shape (n, 4)
-        Red, green, blue and opacity of each point.
-    """
-
-    points: Float[np.ndarray, "n 3"]
-    faces: Int[np.ndarray, "m 3"]
+    surface: Surface
     colours: UInt8[np.ndarray, "n 4"]
 
 
@@ -234,8 +227,9 @@ def _nifti(array: Any, grid: Grid, slope: float = 1.0, intercept: float = 0.0) -
 
 def _mz3(mesh: Mesh) -> str:
     """The mesh format of Surf Ice: little-endian, with faces, vertices and the colours of the vertices."""
-    head = np.array([23117, 1 | 2 | 4], dtype="<u2").tobytes() + np.array([len(mesh.faces), len(mesh.points), 0], dtype="<u4").tobytes()
-    return _packed(head + mesh.faces.astype("<u4").tobytes() + mesh.points.astype("<f4").tobytes() + mesh.colours.tobytes())
+    points, faces = np.round(mesh.surface.points / _POINT_STEP_MM) * _POINT_STEP_MM, mesh.surface.faces
+    head = np.array([_MZ3, 1 | 2 | 4], dtype="<u2").tobytes() + np.array([len(faces), len(points), 0], dtype="<u4").tobytes()
+    return _packed(head + faces.astype("<u4").tobytes() + points.astype("<f4").tobytes() + mesh.colours.tobytes())
 
 
 def _packed(data: bytes) -> str:

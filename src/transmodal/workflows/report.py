@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from transmodal.core.config import validate
 from transmodal.core.errors import DataError, TransmodalError
 from transmodal.core.files import read_json, sha256, write_text
@@ -15,19 +17,24 @@ from transmodal.evaluation.cases import Pair, companion_of_prediction
 from transmodal.evaluation.mr import GREY_LEVELS, grey_levels
 from transmodal.evaluation.protocol import Case
 from transmodal.evaluation.results import SCORES_NAME, CaseScores, ScoreSheet, read_scores
-from transmodal.imaging.grid import resample
+from transmodal.evaluation.surface import BoneSurface, bone_surface, deviation_mm
+from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.masks import head_mask
+from transmodal.imaging.mesh import deviation_colors
 from transmodal.imaging.scan import read_scan
 from transmodal.reporting.curves import read_curves
 from transmodal.reporting.health import numbers
 from transmodal.reporting.html import render
 from transmodal.reporting.page import Compared, Scored, Shown, Trained, compose
 from transmodal.reporting.slices import CaseImages, cut_slices
-from transmodal.reporting.viewer import Made, ViewedCase
+from transmodal.reporting.viewer import Made, Mesh, ViewedCase
 from transmodal.reporting.words import extremes, ranked
 
 # What a CT of 12 bits can hold, in bins of 16 HU.
 CT_RANGE_HU = (-1024.0, 3072.0)
+# Finer meshes take more of the page than they show.
+_MESH_MM = 2.0
+_BONE_COLOUR = (226, 217, 196, 255)
 
 
 def report(sources: Sequence[Path], out: Path, *, title: str | None = None, view: Sequence[str] | None = None) -> None:
@@ -152,10 +159,29 @@ def _compared(case: str, methods: Sequence[tuple[Scored, Path]]) -> Compared | N
     if not found:
         return None
     first = found[0][1]
-    true_bone = None
-    made = [Made(name, images.prediction, images.uncertainty, None) for name, images in found]
-    viewed = ViewedCase(case, first.source, first.reference, first.mask, made, true_bone)
+    true, *bones = _bones(first, [images.prediction for _, images in found])
+    made = [Made(name, images.prediction, images.uncertainty, bone) for (name, images), bone in zip(found, bones, strict=True)]
+    viewed = ViewedCase(case, first.source, first.reference, first.mask, made, true)
     return Compared(viewed, [(name, cut_slices(images)) for name, images in found])
+
+
+def _bones(first: CaseImages, predictions: Sequence[Volume]) -> list[Mesh | None]:
+    """The bone of the true CT, and that of each synthetic one in the colours of its deviation; None where there is none, as in an MR."""
+    if first.reference.modality != "ct":
+        return [None] * (1 + len(predictions))
+    grid = isotropic_grid(first.reference.grid, max(_MESH_MM, *first.reference.spacing))
+    mask = resample(first.mask, grid)
+    true, *made = (bone_surface(resample(image, grid), mask) for image in (first.reference, *predictions))
+    if true is None:
+        return [None] * (1 + len(predictions))
+    plain = np.tile(np.array(_BONE_COLOUR, dtype=np.uint8), (len(true.surface.points), 1))
+    return [Mesh(true.surface, plain), *(_coloured(bone, true) if bone else None for bone in made)]
+
+
+def _coloured(bone: BoneSurface, true: BoneSurface) -> Mesh:
+    deviation = np.full(len(bone.surface.points), np.nan)
+    deviation[bone.measured] = deviation_mm(bone.surface.points[bone.measured], true)
+    return Mesh(bone.surface, deviation_colors(deviation))
 
 
 def _images_of(case: str, sheet: ScoreSheet, folder: Path) -> CaseImages | None:

@@ -5,6 +5,7 @@
 const TOO_HIGH = { R: [0, 70, 170], G: [0, 150, 225], B: [0, 255, 255], A: [0, 255, 255], I: [0, 128, 255] };
 const TOO_LOW = { R: [0, 255, 255], G: [0, 95, 205], B: [0, 60, 140], A: [0, 255, 255], I: [0, 128, 255] };
 const SPREAD = { R: [0, 190, 255], G: [0, 80, 235], B: [0, 120, 120], A: [0, 255, 255], I: [0, 128, 255] };
+const TURN = 10; // degrees
 const SLICES = { axial: 0, coronal: 1, sagittal: 2, all: 3, bone: 4 };
 
 class Viewer {
@@ -48,7 +49,7 @@ class Viewer {
     title.textContent = told.title;
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${told.title}: slices through the crosshair; arrow keys, page up and page down move it`);
+    canvas.setAttribute("aria-label", `${told.title}: slices through the crosshair, which arrow keys, page up and page down move; or its bone, which they turn`);
     caption.append(title, " ", value);
     const screen = document.createElement("div"); // NiiVue fills what a canvas lies in
     screen.append(canvas);
@@ -79,13 +80,14 @@ class Viewer {
       nv.addVolume(panel.spread);
     }
     if (told.bone) {
-      panel.bone = await niivue.NVMesh.loadFromBase64({ base64: this.file(told.bone), gl: nv.gl, name: `${told.bone}.mz3` });
+      panel.bone = await niivue.NVMesh.readMesh(bytes(this.file(told.bone)), `${told.bone}.mz3`, nv.gl);
       nv.addMesh(panel.bone);
     }
     nv.onLocationChange = (found) => {
       if (this.moving) return;
       this.moveTo([...found.mm].slice(0, 3));
     };
+    nv.onAzimuthElevationChange = (azimuth, elevation) => this.turnTo(azimuth, elevation);
     canvas.addEventListener("keydown", (event) => this.press(event), true);
     return panel;
   }
@@ -120,9 +122,19 @@ class Viewer {
     });
   }
 
-  // Arrow keys move the crosshair by a voxel, on the screen as they point.
+  // Arrow keys move the crosshair by a voxel, on the screen as they point, or turn the bone.
   press(event) {
-    const flip = this.root.querySelector("form").elements.radiological.checked ? -1 : 1;
+    const { radiological, view } = this.root.querySelector("form").elements;
+    const turn = { ArrowLeft: [-TURN, 0], ArrowRight: [TURN, 0], ArrowDown: [0, -TURN], ArrowUp: [0, TURN] }[event.key];
+    if (view.value === "bone") {
+      if (!turn) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const { renderAzimuth: azimuth, renderElevation: elevation } = this.panels[0].nv.scene;
+      this.turnTo(azimuth + turn[0], elevation + turn[1]);
+      return;
+    }
+    const flip = radiological.checked ? -1 : 1;
     const steps = {
       ArrowLeft: [-flip, 0, 0], ArrowRight: [flip, 0, 0], ArrowDown: [0, -1, 0], ArrowUp: [0, 1, 0], PageDown: [0, 0, -1], PageUp: [0, 0, 1],
     };
@@ -131,6 +143,13 @@ class Viewer {
     event.preventDefault();
     event.stopPropagation();
     this.moveTo(this.place.map((old, k) => old + step[k] * this.told.step));
+  }
+
+  turnTo(azimuth, elevation) {
+    if (this.moving) return;
+    this.moving = true;
+    for (const { nv } of this.panels) nv.setRenderAzimuthElevation(azimuth, elevation);
+    this.moving = false;
   }
 
   moveTo(place) {
@@ -163,6 +182,7 @@ class Viewer {
       slider.nextElementSibling.textContent = `${slider.value} ${unit}`;
     }
     this.root.dataset.show = show;
+    this.root.dataset.view = view;
     for (const { nv, told, image, error, spread, bone, figure } of this.panels) {
       figure.hidden = solid && !bone;
       if (told.image === "reference" || told.made) Object.assign(image, { cal_min: low, cal_max: high });
@@ -181,6 +201,10 @@ class Viewer {
       nv.updateGLVolume();
     }
   }
+}
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
 }
 
 function values(image) {
