@@ -46,3 +46,12 @@ def test_cautions_on_several_methods(sheet_of):
     assert "not scored on the same cases" in text
     assert "two: one case could not be scored (b)" in text
     assert "more than chance" in text
+
+
+def test_the_registration_floor_is_said_where_it_was_measured(sheet_of):
+    maes = {f"c{i}": 1.0 for i in range(10)}
+    known = sheet_of(maes, registration="rigid registration", floor={"mae_hu": 7.25, "ssim": 0.9871})
+    (said,) = cautions([("unet", known)])
+    assert "is MAE\u00a07.2\u00a0HU, SSIM\u00a00.987 (SynthRAD 2023): differences as small as that mean nothing" in said
+    (unknown,) = cautions([("unet", sheet_of(maes, registration="rigid registration"))])
+    assert "there is no registration floor to compare with" in unknown

@@ -79,6 +79,7 @@ def test_aligned_pairs_are_references_on_the_grid_of_the_mr(registered, misalign
     sheet = evaluate(tmp_path / "predictions", aligned, tmp_path / "scores")
     assert sheet.cases[0].scores["synthrad2023"].values["mae_hu"] == 0
     assert sheet.registration == "rigid registration by mutual information (elastix)"
+    assert sheet.floor == read_manifest(registered).subject("a").steps.registration.floor
 
 
 def test_where_the_ct_has_not_been_is_no_part_of_its_mask(misaligned, simulated_head, tmp_path):

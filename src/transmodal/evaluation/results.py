@@ -73,6 +73,9 @@ class ScoreSheet(Config):
         Whether the references are computed heads; None where they carry no record.
     registration : str or None
         How source and reference were registered; None where that is not recorded.
+    floor : dict
+        The registration floor: mean scores by SynthRAD 2023 of the true CTs against themselves as a second registration places them;
+        empty where it was not measured.
     made_by : Record or None
         The record of the predictions, where their folder holds one.
     protocols : tuple of ProtocolNote
@@ -91,6 +94,7 @@ class ScoreSheet(Config):
     product: Product = "image"
     simulated: bool | None = None
     registration: str | None = None
+    floor: dict[str, float] = {}
     made_by: Record | None = None
     protocols: tuple[ProtocolNote, ...]
     cases: tuple[CaseScores, ...]

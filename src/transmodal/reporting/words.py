@@ -6,6 +6,7 @@ from transmodal.core.volume import target_of
 from transmodal.evaluation.protocol import MetricNote
 from transmodal.evaluation.results import CaseScores, ScoreSheet
 from transmodal.evaluation.statistics import Summary
+from transmodal.evaluation.synthrad import SYNTHRAD2023
 from transmodal.reporting.tables import badness, mean_sd, with_unit
 
 # Under this many cases, means are said to be rough.
@@ -90,10 +91,25 @@ def _origin(sheet: ScoreSheet) -> str:
     if sheet.simulated:
         return "The heads are simulated: the numbers compare methods under known conditions, and say nothing of the error in patients."
     if sheet.registration:
-        return f"The reference was registered to the source by {sheet.registration}; the scores contain the error of this registration."
+        registered = f"The reference was registered to the source by {sheet.registration}"
+        return f"{registered}; the scores contain the error of this registration. {_floor(sheet)}"
     return (
         "How the reference was registered to the source is not recorded; the scores contain the error of that registration, which "
         "can be several HU of MAE."
+    )
+
+
+def _floor(sheet: ScoreSheet) -> str:
+    """The registration floor, which no synthesis can be scored below."""
+    if not sheet.floor:
+        return "How large it is was not measured: there is no registration floor to compare with."
+    metrics = {metric.name: metric for metric in SYNTHRAD2023.note.metrics}
+    numbers = [
+        f"{metrics[name].label}\u00a0{with_unit(value, metrics[name].unit)}" for name, value in sheet.floor.items() if name in metrics
+    ]
+    return (
+        f"The registration floor, the true CT against itself as a second registration places it, is {', '.join(numbers)} "
+        f"({SYNTHRAD2023.note.title}): differences as small as that mean nothing."
     )
 
 

@@ -192,6 +192,7 @@ def _sheet(
         product=product,
         simulated=None if origin is None else origin.command == "simulate",
         registration=_setting(origin, "registration"),
+        floor=_floor(origin),
         made_by=made_by,
         protocols=notes,
         cases=tuple(cases),
@@ -248,6 +249,12 @@ def _origin(references: Path) -> Record | None:
 def _setting(record: Record | None, key: str) -> str | None:
     value = record.settings.get(key) if record else None
     return value if isinstance(value, str) else None
+
+
+def _floor(record: Record | None) -> dict[str, float]:
+    """The registration floor that `prepare` has measured of the pairs it registered."""
+    found = record.settings.get("floor") if record else None
+    return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, options: dict[str, Any]) -> None:
