@@ -433,26 +433,31 @@ def report(
     title: str | None = None,
     view: Annotated[list[str] | None, Parameter(negative="")] = None,
     no_viewer: Flag = False,
+    scans: Path | None = None,
 ) -> None:
-    """Make one self-contained HTML page of scores and runs.
+    """Make one self-contained HTML page of scores, runs and synthetic images.
 
     Parameters
     ----------
     arguments
-        One or more folders of scores (see: transmodal evaluate) or runs, and last the page to write.
+        One or more folders of scores (see: transmodal evaluate), runs, or synthetic images without true ones, and last the page to write.
     title
         Of the page.
     view
         A case to look into, with what every method made of it; may be given several times. By default the median one of the first method.
     no_viewer
         Leave the viewer out, which is most of the page's size.
+    scans
+        A folder of the scans that synthetic images without scores were made from; by default what lies beside them.
     """
     from transmodal.core.errors import ConfigError
     from transmodal.workflows.report import report as run
 
     if len(arguments) < 2 or arguments[-1].suffix != ".html":
-        raise ConfigError("report: give one or more folders of scores or runs, and last the page to write, such as report.html")
-    run(arguments[:-1], arguments[-1], title=title, view=[] if no_viewer else view)
+        raise ConfigError(
+            "report: give one or more folders of scores, runs or synthetic images, and last the page to write, such as report.html"
+        )
+    run(arguments[:-1], arguments[-1], title=title, view=[] if no_viewer else view, scans=scans)
     print(f"The report: {arguments[-1]}")
 
 

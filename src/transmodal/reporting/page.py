@@ -95,8 +95,8 @@ def compose(
         *_provenance(scored, trained, made),
     ]
     return Page(
-        title=title or _title(scored, trained),
-        lead=_lead(scored, trained),
+        title=title or _title(scored, trained, compared),
+        lead=_lead(scored, trained, compared),
         tiles=_tiles(scored),
         cautions=cautions(sheets),
         sections=sections,
@@ -104,14 +104,18 @@ def compose(
     )
 
 
-def _title(scored: Sequence[Scored], trained: Sequence[Trained]) -> str:
+def _title(scored: Sequence[Scored], trained: Sequence[Trained], compared: Sequence[Compared]) -> str:
+    if not scored and compared:
+        return f"Synthetic images: {', '.join(name for name, _ in compared[0].slices)}"
     if not scored:
         return f"Training of {', '.join(run.name for run in trained)}"
     product = product_of(scored[0].sheet)
     return f"{product[0].upper()}{product[1:]}: {', '.join(method.name for method in scored)}"
 
 
-def _lead(scored: Sequence[Scored], trained: Sequence[Trained]) -> list[str]:
+def _lead(scored: Sequence[Scored], trained: Sequence[Trained], compared: Sequence[Compared]) -> list[str]:
+    if not scored and compared:
+        return ["These images have no true ones beside them: they can be looked at, and nothing is known of their errors."]
     if not scored:
         return ["Training curves only: no scores were given, so nothing is said here of the quality of the images."] if trained else []
     return [*_comparison(scored), *(" ".join(lead(method.name, method.sheet)) for method in scored)]
@@ -218,18 +222,21 @@ def _letters(scored: Sequence[Scored]) -> dict[str, str]:
 
 
 def _key(letters: dict[str, str], names: Iterable[str]) -> str:
-    return ", ".join(f"{letters[name]} {name}" if letters[name] != name else name for name in names)
+    return ", ".join(f"{letters[name]} {name}" if letters.get(name, name) != name else name for name in names)
+
+
+_ERRORS = ", and the error of each: red where it is too low, blue where it is too high."
 
 
 def _compared(compared: Sequence[Compared], letters: dict[str, str]) -> Iterator[Section]:
     for one in compared:
         limit = error_limit([slices for _, slices in one.slices])
-        joined, case = side_by_side([(letters[name], slices) for name, slices in one.slices]), one.viewed.case
+        joined, case = side_by_side([(letters.get(name, name), slices) for name, slices in one.slices]), one.viewed.case
         names = _key(letters, [name for name, _ in one.slices])
         picture = Picture(
             light=data_uri(slice_figure(joined, limit), "image/png"),
             alt=f"Axial, coronal and sagittal slices of {case} in columns: {', '.join(column.title for column in joined.columns)}",
-            caption=f"{case} by {names}, and the error of each: red where it is too low, blue where it is too high.",
+            caption=f"{case} by {names}{_ERRORS if one.viewed.reference is not None else '.'}",
         )
         pictures = [picture] if len(one.slices) > 1 else []
         yield Section(title=f"Look into {case}", viewers=[make_viewer(one.viewed, limit)], pictures=pictures)

@@ -27,7 +27,7 @@ class CaseImages:
     """What is shown of a case: volumes on one grid; some may not be at hand, as the source that was made `again` of the prediction."""
 
     source: Volume | None
-    reference: Volume
+    reference: Volume | None
     prediction: Volume
     mask: Volume
     again: Volume | None = None
@@ -61,7 +61,7 @@ class CaseSlices:
     sizes_mm : tuple of (width, height)
         Of each view.
     mean_error : float
-        Mean absolute error inside the mask; 0 where it is empty.
+        Mean absolute error inside the mask; 0 where it is empty, or there is no true image.
     """
 
     columns: tuple[Column, ...]
@@ -75,15 +75,14 @@ def cut_slices(images: CaseImages) -> CaseSlices:
     mask = canonical(images.mask)
     inside = mask.array > 0
     cut = cut_through(mask)
-    reference, prediction = canonical(images.reference), canonical(images.prediction)
-    error = error_column(f"Error (synthetic − true {reference.modality.upper()})", reference, prediction, cut)
-    name, unit = reference.modality.upper(), unit_of(reference.modality)
-    limits = window(reference, mask)
-    columns = [
-        Column(name, cut.planes(reference.array), limits, unit),
-        Column(f"Synthetic {name}", cut.planes(prediction.array), limits, unit, made=True),
-        error,
-    ]
+    prediction = canonical(images.prediction)
+    reference = canonical(images.reference) if images.reference is not None else None
+    name, unit = prediction.modality.upper(), unit_of(prediction.modality)
+    limits = window(prediction if reference is None else reference, mask)
+    columns = [Column(f"Synthetic {name}", cut.planes(prediction.array), limits, unit, made=True)]
+    if reference is not None:
+        columns.insert(0, Column(name, cut.planes(reference.array), limits, unit))
+        columns.append(error_column(f"Error (synthetic − true {name})", reference, prediction, cut))
     if images.source is not None:
         source = canonical(images.source)
         shown = window(source, mask)
@@ -93,7 +92,7 @@ def cut_slices(images: CaseImages) -> CaseSlices:
         columns=tuple(columns),
         insides=cut.planes(inside),
         sizes_mm=cut.sizes_mm,
-        mean_error=mean_error(reference, prediction, mask),
+        mean_error=0.0 if reference is None else mean_error(reference, prediction, mask),
     )
 
 

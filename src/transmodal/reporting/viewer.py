@@ -53,14 +53,19 @@ class Made:
 
 @dataclass(frozen=True)
 class ViewedCase:
-    """A case with what several methods made of it; all volumes on any grids."""
+    """A case with what several methods made of it, at least one; all volumes on any grids."""
 
     case: str
     source: Volume | None
-    reference: Volume
+    reference: Volume | None
     mask: Volume
     made: Sequence[Made]
     bone: Mesh | None = None
+
+    @property
+    def typical(self) -> Volume:
+        """The true image, or else the first synthetic one: what black and white are chosen for."""
+        return self.made[0].image if self.reference is None else self.reference
 
 
 @dataclass(frozen=True)
@@ -109,33 +114,37 @@ def make_viewer(case: ViewedCase, error_limit: float, budget: int = BUDGET_BYTES
     budget : int
         Bytes that the encoded files may take; the grid is made coarser until they do.
     """
-    grid, files = _around(case.reference, case.mask), {}
+    grid, files = _around(case.mask), {}
     while not files or sum(map(len, files.values())) > budget:
         if files:
             excess = sum(map(len, files.values())) / budget
             grid = isotropic_grid(grid, max(_COARSEN * np.cbrt(excess), 1.0) * float(np.cbrt(np.prod(grid.spacing))))
         files = _encode_all(case, grid)
     mask = resample(case.mask, grid)
-    limits = window(resample(case.reference, grid), mask)
-    is_ct = case.reference.modality == "ct"
+    limits = window(resample(case.typical, grid), mask)
+    is_ct = case.typical.modality == "ct"
     spacing = " × ".join(f"{step:.3g}" for step in grid.spacing)
     rounding = f", CT values rounded to {CT_STEP_HU:g} HU" if is_ct else ""
     return Viewer(
         title=case.case,
         caption=f"{case.case}: {' × '.join(str(n) for n in grid.shape)} voxels of {spacing} mm{rounding}.",
-        shows=[("image", "Images"), ("error", "Error"), *([("uncertainty", "Uncertainty")] if "uncertainty0" in files else [])],
-        views=[*_PLANES, *([("bone", "Bone in 3D")] if "bone" in files else [])],
+        shows=[
+            ("image", "Images"),
+            *([("error", "Error")] if "reference" in files else []),
+            *([("uncertainty", "Uncertainty")] if "uncertainty0" in files else []),
+        ],
+        views=[*_PLANES, *([("bone", "Bone in 3D")] if any(name.startswith("bone") for name in files) else [])],
         window=limits,
         range=CT_RANGE_HU if is_ct else limits,
         step=10.0 if is_ct else float(f"{(limits[1] - limits[0]) / _GREYS:.1g}"),
         error_limit=error_limit,
-        description=_as_json(_describe(case, grid, mask, files, error_limit)),
+        description=_as_json(_describe(case, grid, mask, limits, files, error_limit)),
         files=files,
     )
 
 
-def _around(reference: Volume, mask: Volume) -> Grid:
-    """The voxels of the reference around the head, in the order of RAS+."""
+def _around(mask: Volume) -> Grid:
+    """The voxels around the head, in the order of RAS+."""
     upright = canonical(mask)
     box = cut_through(upright).box
     affine = upright.affine.copy()
@@ -145,7 +154,9 @@ def _around(reference: Volume, mask: Volume) -> Grid:
 
 
 def _encode_all(case: ViewedCase, grid: Grid) -> dict[str, str]:
-    files = {"reference": _image(case.reference, grid), "mask": _nifti(resample(case.mask, grid).array.astype(np.uint8), grid)}
+    files = {"mask": _nifti(resample(case.mask, grid).array.astype(np.uint8), grid)}
+    if case.reference is not None:
+        files["reference"] = _image(case.reference, grid)
     if case.source is not None:
         files["source"] = _image(case.source, grid)
     if case.bone is not None:
@@ -159,14 +170,16 @@ def _encode_all(case: ViewedCase, grid: Grid) -> dict[str, str]:
     return files
 
 
-def _describe(case: ViewedCase, grid: Grid, mask: Volume, files: dict[str, str], error_limit: float) -> dict[str, Any]:
-    name, unit = case.reference.modality.upper(), unit_of(case.reference.modality)
-    limits = window(resample(case.reference, grid), mask)
-    panels = [{"title": f"True {name}", "image": "reference", "unit": unit, "window": limits, "bone": _there("bone", files)}]
+def _describe(
+    case: ViewedCase, grid: Grid, mask: Volume, limits: tuple[float, float], files: dict[str, str], error_limit: float
+) -> dict[str, Any]:
+    unit, panels = unit_of(case.typical.modality), []
     if case.source is not None:
         shown = window(resample(case.source, grid), mask)
-        source = {"title": case.source.modality.upper(), "image": "source", "unit": unit_of(case.source.modality), "window": shown}
-        panels.insert(0, source)
+        panels.append({"title": case.source.modality.upper(), "image": "source", "unit": unit_of(case.source.modality), "window": shown})
+    if case.reference is not None:
+        name = f"True {case.reference.modality.upper()}"
+        panels.append({"title": name, "image": "reference", "unit": unit, "window": limits, "bone": _there("bone", files)})
     for number, made in enumerate(case.made):
         panels.append(
             {

@@ -68,7 +68,7 @@ class Viewer {
     const image = await this.load(told.image, { colormap: "gray", cal_min: low, cal_max: high });
     nv.addVolume(image);
     const panel = { told, nv, image, figure, value };
-    if (told.made) {
+    if (told.made && this.reference) {
       this.mask ??= await this.load("mask", {});
       panel.error = this.errorOf(image);
       nv.addVolume(panel.error);
