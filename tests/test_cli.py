@@ -10,10 +10,23 @@ from transmodal.core.errors import GeometryError, TransmodalError
 from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.methods.recipe import recipe_names
 
-COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "evaluate", "report", "series", "recipes"]
+COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "surface", "evaluate", "report", "series", "recipes"]
 
 # What takes a second or more to import, and so must wait until a command runs.
-HEAVY = ("torch", "lightning_fabric", "monai", "SimpleITK", "nibabel", "scipy", "skimage", "matplotlib", "zarr", "pydantic", "pydicom")
+HEAVY = (
+    "torch",
+    "lightning_fabric",
+    "monai",
+    "SimpleITK",
+    "nibabel",
+    "scipy",
+    "skimage",
+    "matplotlib",
+    "zarr",
+    "pydantic",
+    "pydicom",
+    "trimesh",
+)
 
 
 def call(*words):

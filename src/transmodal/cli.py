@@ -349,6 +349,43 @@ def segment(ct: Path, out: Path, /, *, synthetic: Flag = False) -> None:
 
 
 @app.command
+def surface(
+    ct: Path,
+    out: Path,
+    /,
+    *,
+    reference: Path | None = None,
+    mask: Path | None = None,
+    threshold_hu: float = 250.0,
+    specks_mm3: float = 0.0,
+    json: Flag = False,
+) -> None:
+    """Make a mesh of the bone of a true or synthetic CT, and measure how far it is from that of another.
+
+    Parameters
+    ----------
+    ct
+        A CT in HU; or a mask of bone, which has no other values than 0 and one more.
+    out
+        A file such as skull.stl or skull.ply, in RAS+ mm. PLY takes the deviation as well, as a property and a colour of its vertices.
+    reference
+        The true CT (or a mask of its bone), on the same grid, to measure the deviation from.
+    mask
+        Only bone in here counts, on the same grid; by default all of the image.
+    threshold_hu
+        What is above is bone.
+    specks_mm3
+        Pieces of bone, and cavities in it, of less volume are left out.
+    json
+        For a script to read.
+    """
+    from transmodal.workflows.surface import print_summary
+    from transmodal.workflows.surface import surface as run
+
+    print_summary(run(ct, out, reference=reference, mask=mask, threshold_hu=threshold_hu, specks_mm3=specks_mm3), as_json=json)
+
+
+@app.command
 def evaluate(
     predictions: Path,
     references: Path,
@@ -374,8 +411,8 @@ def evaluate(
     masks
         A folder of masks; by default those beside the references, or else found in them.
     protocol
-        How to score; may be given several times. CT: synthrad2023, synthrad2025, tissue, bone, labels, dose, uncertainty, and
-        multi-atlas, cyclegan, light-unet as these papers score. MR: mr, mr-gan.
+        How to score; may be given several times. CT: synthrad2023, synthrad2025, tissue, bone, surface, thin-bone, labels, dose,
+        uncertainty, and multi-atlas, cyclegan, light-unet as these papers score. MR: mr, mr-gan.
     direction
         mr2ct scores synthetic CTs, ct2mr synthetic MRs.
     resample

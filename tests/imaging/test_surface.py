@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Grid, Volume
-from transmodal.imaging.surface import extract_surface, spread_evenly
+from transmodal.imaging.surface import closed_surface, extract_surface, spread_evenly
 
 RADIUS = 40.0
 
@@ -120,3 +121,56 @@ def test_spreading_chooses_the_same_points_again():
     points = extract_surface(ball(upright(4.0), (24, 24, 24))).points
     first, second = (spread_evenly(points, 100)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def mesh(surface):
+    return trimesh.Trimesh(surface.points, surface.faces, process=False)
+
+
+def radii(affine, shape):
+    grid = Grid(shape, affine)
+    return np.linalg.norm(grid.to_world(np.moveaxis(np.indices(shape, dtype=float), 0, -1)) - grid.center, axis=-1)
+
+
+@pytest.mark.parametrize("affine", [upright(2.0), oblique(1), oblique(-1)], ids=["upright", "oblique", "left-handed"])
+def test_a_closed_surface_lies_between_the_voxels(affine):
+    """The image falls by 30 HU a mm, so the level of 250 HU is 40 mm from the centre."""
+    image = Volume((250 + 30 * (RADIUS - radii(affine, (48, 48, 48)))).astype(np.float32), affine, "ct")
+    surface = closed_surface(image, 250.0)
+    off_mm = np.linalg.norm(surface.points - image.grid.center, axis=1) - RADIUS
+    assert np.abs(off_mm).max() < 0.02 * max(image.spacing)
+    assert mesh(surface).is_watertight
+    assert mesh(surface).volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=5e-3)
+
+
+@given(seed=st.integers(0, 9999), whole=st.booleans())
+@settings(max_examples=40)
+def test_whatever_is_in_the_voxels_a_closed_surface_is_watertight_and_faces_outwards(seed, whole):
+    """Also where voxels are just at the level, and in the 32 bits that files have, by which points are told apart."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(250, 300, rng.integers(1, 9, 3))
+    image.flat[0] = 251
+    affine = np.eye(4)
+    affine[:3, :3] = rng.normal(size=(3, 3)) + 2 * np.eye(3)
+    affine[:3, 3] = (-120, 90, 60)
+    surface = closed_surface(Volume(np.round(image, -2) + 50 if whole else image.astype(np.float32), affine, "ct"), 250.0)
+    for closed in (mesh(surface), trimesh.Trimesh(surface.points.astype(np.float32), surface.faces, process=True)):
+        assert closed.is_watertight and closed.is_winding_consistent
+        assert closed.volume > 0
+
+
+def test_bone_at_the_border_of_the_grid_is_closed_half_a_voxel_beyond_it():
+    full = closed_surface(Volume(np.ones((6, 7, 8), bool), np.diag([-2.0, 1, 3, 1]), "mask"), 0.5)
+    np.testing.assert_allclose([full.points.min(axis=0), full.points.max(axis=0)], [(-11, -0.5, -1.5), (1, 6.5, 22.5)])
+    assert mesh(full).is_watertight
+    cut = ball(upright(2.0), centre=np.array([47.0, 47.0, -20.0]))
+    surface = closed_surface(cut, 0.5)
+    assert surface.points[:, 2].min() == pytest.approx(-1)
+    assert mesh(surface).is_watertight
+
+
+def test_a_voxel_at_the_level_is_outside_and_an_image_below_it_has_no_surface():
+    image = Volume(np.full((3, 3, 3), 250, np.int16), upright(1.0), "ct")
+    with pytest.raises(DataError, match=r"nothing in this ct of 3x3x3 voxels .* is above 250"):
+        closed_surface(image, 250.0)
+    assert len(closed_surface(image, 249.5).points)

@@ -6,12 +6,14 @@ from transmodal.evaluation.labels import LABELS
 from transmodal.evaluation.mr import MR
 from transmodal.evaluation.papers import BONE, CYCLEGAN, LIGHT_UNET, MR_GAN, MULTI_ATLAS
 from transmodal.evaluation.protocol import Protocol
+from transmodal.evaluation.surface import SURFACE
 from transmodal.evaluation.synthrad import SYNTHRAD2023, SYNTHRAD2025
+from transmodal.evaluation.thin_bone import THIN_BONE
 from transmodal.evaluation.tissue import TISSUE
 from transmodal.evaluation.uncertainty import UNCERTAINTY
 
 _ALL = (
-    *(SYNTHRAD2023, SYNTHRAD2025, TISSUE, BONE, LABELS, DOSE, UNCERTAINTY),
+    *(SYNTHRAD2023, SYNTHRAD2025, TISSUE, BONE, SURFACE, THIN_BONE, LABELS, DOSE, UNCERTAINTY),
     *(MULTI_ATLAS, CYCLEGAN, LIGHT_UNET),
     *(MR, MR_GAN),
 )
