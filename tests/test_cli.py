@@ -10,7 +10,22 @@ from transmodal.core.errors import GeometryError, TransmodalError
 from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.methods.recipe import recipe_names
 
-COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "surface", "evaluate", "report", "series", "recipes"]
+COMMANDS = [
+    "demo",
+    "simulate",
+    "prepare",
+    "train",
+    "synthesize",
+    "segment",
+    "surface",
+    "evaluate",
+    "study",
+    "studies",
+    "report",
+    "show",
+    "series",
+    "recipes",
+]
 
 # What takes a second or more to import, and so must wait until a command runs.
 HEAVY = (
@@ -125,6 +140,18 @@ def test_recipes_can_be_read_by_a_script(capsys):
     assert [row["name"] for row in rows] == recipe_names()
     unet = next(row for row in rows if row["name"] == "unet2d")
     assert unet["networks"]["generator"] == {"convolutions": 23, "parameters": 11531329}
+
+
+def test_a_study_through_the_command_line(heads, tmp_path, capsys):
+    dataset, out = tmp_path / "dataset", tmp_path / "out"
+    assert call("prepare", heads, dataset, "--native") == 0
+    assert call("study", "fcn-cyclegan-losses", dataset, out, "--scaled", "--set", "train.steps=2", "--dry-run") == 0
+    assert "fcn-cyclegan-losses: 1 cells, 1 to do" in capsys.readouterr().out
+    assert not out.exists()
+    assert call("study", "fcn-cyclegan-losses", dataset, out, "--scaled", "--set", "train.steps=2") == 0
+    assert "train.steps=2" in (out / "tables.md").read_text(encoding="utf-8")
+    assert call("studies", "--json") == 0
+    assert "fcn-cyclegan-losses" in [study["name"] for study in json.loads(capsys.readouterr().out.partition("\n")[2])]
 
 
 def test_the_list_of_recipes_is_for_people(capsys):

@@ -10,7 +10,8 @@ import pytest
 
 from transmodal.cli import app
 from transmodal.evaluation.protocols import PROTOCOLS
-from transmodal.methods.recipe import recipe_names
+from transmodal.methods.recipe import load_recipe, recipe_names
+from transmodal.workflows.design import load_study, study_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -34,6 +35,8 @@ def test_every_command_of_the_documentation_parses(page, line):
     app.parse_args(words, exit_on_error=False, print_error=False)
     if words[0] == "train" and not words[1].isupper():
         assert words[1] in recipe_names()
+    if words[0] == "study" and not words[1].isupper():
+        assert words[1] in study_names()
 
 
 def test_the_continuous_integration_runs_the_readmes_test_command():
@@ -52,6 +55,18 @@ def test_every_recipe_is_documented():
 def test_every_protocol_is_documented():
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert [name for name in PROTOCOLS if f"`{name}`" not in text] == []
+
+
+def test_every_study_is_documented():
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert [name for name in study_names() if f"| `{name}` |" not in text] == []
+
+
+def test_the_study_of_the_documentation_is_one(tmp_path):
+    (block,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "own.toml").write_text(block)
+    study = load_study(str(tmp_path / "own.toml"))
+    assert [load_recipe(arm.recipe, arm.set).train.steps for arm in study.arms] == [300, 600]
 
 
 @pytest.mark.slow

@@ -428,6 +428,68 @@ def evaluate(
 
 
 @app.command
+def study(
+    study: str,
+    dataset: Path,
+    out: Path,
+    /,
+    *,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    scaled: Flag = False,
+    attributes: Path | None = None,
+    dry_run: Flag = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
+    """Train, synthesize and evaluate all that a published table compares, and write the table beside the published one.
+
+    Parameters
+    ----------
+    study
+        The name of a study (see: transmodal studies), or a TOML file.
+    dataset
+        A folder written by: transmodal prepare.
+    out
+        The folder to write. What is finished there is kept, and a training that was stopped goes on.
+    set_
+        A setting to replace in the recipes of all arms, such as train.steps=500; may be given several times.
+    scaled
+        Small networks, few steps and folds: the form of the tables in minutes, not their numbers.
+    attributes
+        A table (.csv, .tsv) of attributes that the dataset does not hold, such as hospital, with a column subject.
+    dry_run
+        Only list the cells, that is the trainings, and which of them are done.
+    workers
+        Processes that do cells at the same time.
+    scheduler
+        Address of a dask scheduler whose workers do it instead, such as tcp://node1:8786.
+    """
+    from transmodal.core.jobs import Workers
+    from transmodal.workflows.study import list_cells, run_study
+
+    choices = {"assignments": set_ or [], "scaled": scaled, "attributes": attributes}
+    if dry_run:
+        print("\n".join(list_cells(study, dataset, out, **choices)))
+        return
+    run_study(study, dataset, out, **choices, workers=Workers(workers, scheduler))
+    print(f"The tables: {out / 'tables.md'}")
+
+
+@app.command
+def studies(*, json: Flag = False) -> None:
+    """List the studies that come with the package.
+
+    Parameters
+    ----------
+    json
+        For a script to read.
+    """
+    from transmodal.workflows.studies import show_studies
+
+    show_studies(as_json=json)
+
+
+@app.command
 def report(
     *arguments: Annotated[Path, Parameter(name="SOURCES OUT.html")],
     title: str | None = None,

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transmodal.core.errors import ConfigError
-from transmodal.data.splits import folds, random_split
+from transmodal.data.splits import Split, folds, random_split, shuffled, subjects_of
 
 names = st.lists(st.text(min_size=1, max_size=5), min_size=4, max_size=40, unique=True)
 
@@ -28,6 +28,17 @@ def test_every_subject_is_tested_once(names, k, seed):
     for part in parts:
         assert not set(part.train) & set(part.test)
         assert len(part.train) + len(part.test) == len(names)
+
+
+def test_a_division_of_people_is_one_of_all_their_subjects():
+    people = {"ann": ["a1", "a2"], "bob": ["b1"], "cy": []}
+    assert subjects_of(Split(train=("bob", "ann"), test=("cy",)), people) == Split(train=("b1", "a1", "a2"))
+
+
+@given(names=names, seed=st.integers(0, 1000))
+def test_the_order_at_random_does_not_depend_on_the_order_given(names, seed):
+    assert shuffled(names[::-1], seed) == shuffled(names, seed)
+    assert sorted(shuffled([*names, *names], seed)) == sorted(names)
 
 
 def test_impossible_divisions_are_refused():

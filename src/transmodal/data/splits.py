@@ -1,6 +1,6 @@
 """Who trains and who is tested: always whole subjects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def random_split(subjects: Sequence[str], validation: float, test: float, seed: 
     ConfigError
         If no subject would be left for training.
     """
-    order = _shuffled(subjects, seed)
+    order = shuffled(subjects, seed)
     n_test, n_validation = (_count(fraction, len(order)) for fraction in (test, validation))
     if n_test + n_validation >= len(order):
         raise ConfigError(
@@ -52,15 +52,30 @@ def folds(subjects: Sequence[str], k: int, seed: int) -> list[Split]:
     """
     if not 2 <= k <= len(set(subjects)):
         raise ConfigError(f"{len(set(subjects))} subjects cannot be divided into {k} folds; give 2 to {len(set(subjects))}")
-    order = _shuffled(subjects, seed)
+    order = shuffled(subjects, seed)
     parts = [order[i::k] for i in range(k)]
     return [Split(train=tuple(s for j, part in enumerate(parts) if j != i for s in part), test=parts[i]) for i in range(k)]
 
 
-def _count(fraction: float, total: int) -> int:
-    return max(1, round(fraction * total)) if fraction > 0 else 0
+def subjects_of(split: Split, people: Mapping[str, Sequence[str]]) -> Split:
+    """The division of subjects that a division of people is.
+
+    Parameters
+    ----------
+    split : Split
+        Of people.
+    people : dict
+        Person to the names of his or her subjects, such as sessions.
+    """
+    parts = {part: tuple(name for person in getattr(split, part) for name in people[person]) for part in Split.model_fields}
+    return Split(**parts)
 
 
-def _shuffled(subjects: Sequence[str], seed: int) -> tuple[str, ...]:
+def shuffled(subjects: Sequence[str], seed: int) -> tuple[str, ...]:
+    """The subjects, each once, in an order that depends on the names and the seed alone."""
     names = sorted(set(subjects))
     return tuple(names[i] for i in np.random.default_rng(seed).permutation(len(names)))
+
+
+def _count(fraction: float, total: int) -> int:
+    return max(1, round(fraction * total)) if fraction > 0 else 0

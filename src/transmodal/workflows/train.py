@@ -19,7 +19,7 @@ from transmodal.data.augment import Augmentation
 from transmodal.data.companions import Companions
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
 from transmodal.data.sampling import Sampler, Sampling
-from transmodal.data.splits import Split, random_split
+from transmodal.data.splits import Split, random_split, subjects_of
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
 from transmodal.engine.predict import Setting
@@ -63,7 +63,7 @@ def train(
     workers : Workers
         Who does what can be shared, as the registrations of atlases.
     quiet : bool
-        No progress bar.
+        No progress bar, and no word on a dataset that was prepared otherwise than the recipe asks for.
 
     Returns
     -------
@@ -76,7 +76,9 @@ def train(
         If the run holds another training, or one that was not asked to be resumed.
     """
     data = Dataset(dataset)
-    _warn_of_other_preparation(recipe, data.manifest)
+    other = other_preparation(recipe, data.manifest)
+    if other is not None and not quiet:
+        print(f"transmodal: {other}", file=sys.stderr)
     training = recipe.train or Training(steps=1, batch_size=1)
     split = split or _draw_split(data.manifest, recipe, training)
     setting = _setting(recipe, data.manifest, split)
@@ -169,20 +171,20 @@ def _require_same(old: Run, new: Run, run: Path) -> None:
         )
 
 
-def _warn_of_other_preparation(recipe: Recipe, manifest: Manifest) -> None:
-    """A recipe whose paper prepares its scans in a certain way may be trained on others, but not unawares."""
+def other_preparation(recipe: Recipe, manifest: Manifest) -> str | None:
+    """What to say of a dataset that was prepared otherwise than the recipe asks for; it may be trained on, but not unawares."""
     if recipe.preparation is None:
-        return
+        return None
     wanted, there = recipe.preparation.model_dump(exclude={"template"}), manifest.preparation.model_dump(exclude={"template"})
     others = [name for name, value in wanted.items() if there[name] != value]
     if (recipe.preparation.template is None) != (manifest.preparation.template is None):
         others.append("template")
-    if others:
-        print(
-            f"transmodal: the dataset was prepared otherwise than the recipe {recipe.name} asks for ({', '.join(others)}); "
-            f"to follow it, prepare with --recipe {recipe.name}",
-            file=sys.stderr,
-        )
+    if not others:
+        return None
+    return (
+        f"the dataset was prepared otherwise than the recipe {recipe.name} asks for ({', '.join(others)}); "
+        f"to follow it, prepare with --recipe {recipe.name}"
+    )
 
 
 def _draw_split(manifest: Manifest, recipe: Recipe, training: Training) -> Split:
@@ -193,11 +195,7 @@ def _draw_split(manifest: Manifest, recipe: Recipe, training: Training) -> Split
             people.setdefault(subject.person, []).append(subject.id)
     if not people:
         raise DataError("no subject of the dataset has both an MR and a CT, which this recipe needs")
-    drawn = random_split(list(people), training.validation_fraction, training.test_fraction, training.seed)
-    train, validation, test = (
-        tuple(name for person in part for name in people[person]) for part in (drawn.train, drawn.validation, drawn.test)
-    )
-    return Split(train=train, validation=validation, test=test)
+    return subjects_of(random_split(list(people), training.validation_fraction, training.test_fraction, training.seed), people)
 
 
 def _setting(recipe: Recipe, manifest: Manifest, split: Split) -> Setting:
