@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
+from scipy import stats
 
 from transmodal.evaluation.protocol import MetricNote
 from transmodal.evaluation.protocols import PROTOCOLS
-from transmodal.reporting.tables import badness, cases_table, mean_sd, methods_table, number, with_unit
+from transmodal.reporting.tables import badness, cases_table, differences_table, mean_sd, methods_table, number, with_unit
 
 NOTE = PROTOCOLS["synthrad2023"].note
 
@@ -46,3 +48,23 @@ def test_better_is_less_bad():
     for better, good, bad in (("lower", 1.0, 2.0), ("higher", 2.0, 1.0), ("zero", -1.0, 2.0)):
         metric = MetricNote(name="m", label="M", unit="", better=better)
         assert badness(metric, good) < badness(metric, bad)
+
+
+def test_differences_between_methods_are_tested_over_common_cases(sheet_of):
+    rng = np.random.default_rng(0)
+    base = {f"c{k}": float(value) for k, value in enumerate(rng.uniform(50, 100, 8))}
+    sheets = [
+        ("A", sheet_of(base)),
+        ("B", sheet_of({case: value - 5 - rank for rank, (case, value) in enumerate(base.items())} | {"other": 1.0})),
+        ("C", sheet_of({**base, "c0": None})),
+    ]
+    table = differences_table(PROTOCOLS["synthrad2023"].note, sheets)
+    rows = dict(table.rows)
+    assert list(rows) == ["A − B", "A − C", "B − C"]
+    cases, difference, interval, p, effect = rows["A − B"]
+    assert (cases.text, difference.text, effect.text) == ("8", "8.5", "1.000")
+    expected = stats.t.interval(0.95, 7, 8.5, stats.sem(np.arange(5, 13)))
+    assert interval.text == f"{expected[0]:.1f} to {expected[1]:.1f}"
+    assert p.sort == pytest.approx(2 * 2 / 2**8)  # the least that 8 cases allow, of two tests
+    assert rows["B − C"][0].text == "7"  # the other cases are not of both
+    assert [cell.text for cell in rows["A − C"]] == ["7", "0.0", "–", "–", "–"]  # no difference anywhere

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -90,3 +91,27 @@ def test_masks_of_bone_have_tables_and_no_slices(heads, tmp_path):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<title>Mask of bone: masks" in page
     assert "head0 is not shown: slices are drawn of synthetic images only" in page
+
+
+def test_a_case_can_be_chosen_to_look_into(scores, tmp_path):
+    report([scores / "good", scores / "bad"], tmp_path / "chosen.html", view=["head1"])
+    text = (tmp_path / "chosen.html").read_text(encoding="utf-8")
+    assert "Look into head1" in text and text.count('class="viewer"') == 1
+    report([scores / "good"], tmp_path / "none.html", view=[])
+    assert 'class="viewer"' not in (tmp_path / "none.html").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match=r"--view head9: no method has a case of this name; there are .*head0, head1"):
+        report([scores / "good"], tmp_path / "absent.html", view=["head9"])
+    assert not (tmp_path / "absent.html").exists()
+
+
+def test_images_without_true_ones_can_be_looked_at(scores, tmp_path):
+    predictions = shutil.copytree(scores.parent / "good", tmp_path / "model")
+    report([predictions], tmp_path / "report.html", view=["head2"], scans=scores.parent / "references")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>Synthetic images: model</title>" in text
+    assert "nothing is known of their errors" in text
+    (told,) = re.findall(r'<script type="application/json">(.*?)</script>', text)
+    assert [panel["title"] for panel in json.loads(told)["panels"]] == ["MR", "model"]
+    assert "bone0" in text and 'data-file="reference"' not in text
+    report([predictions], tmp_path / "alone.html")
+    assert json.loads(re.findall(r'<script type="application/json">(.*?)</script>', (tmp_path / "alone.html").read_text())[0])["panels"]

@@ -14,7 +14,7 @@ from transmodal.reporting.figures import Chart, curve_chart, strip_chart
 from transmodal.reporting.health import Row, final_losses, health_words, is_adversarial
 from transmodal.reporting.html import Page, Picture, Section, Tile, data_uri
 from transmodal.reporting.slices import CaseSlices, error_limit, side_by_side, slice_figure
-from transmodal.reporting.tables import badness, cases_table, methods_table, number, statement, with_unit
+from transmodal.reporting.tables import badness, cases_table, differences_table, methods_table, number, statement, with_unit
 from transmodal.reporting.viewer import ViewedCase, make_viewer
 from transmodal.reporting.words import cautions, lead, leading, product_of
 
@@ -167,7 +167,8 @@ def _methods(scored: Sequence[Scored]) -> Iterator[Section]:
             if any(values for _, values in groups):
                 alt = f"{metric.label} of every case" + "".join(f"; {name}: {_range(values, metric.unit)}" for name, values in groups)
                 charts.append(_picture(strip_chart(metric, groups), alt))
-        yield Section(title=note.title, paragraphs=[statement(note)], tables=[methods_table(note, named)], charts=charts)
+        tables = [methods_table(note, named), *([differences_table(note, named)] if len(named) > 1 else [])]
+        yield Section(title=note.title, paragraphs=[statement(note)], tables=tables, charts=charts)
 
 
 def _values(sheet: ScoreSheet, protocol: str, metric: str) -> list[float]:

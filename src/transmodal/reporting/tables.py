@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from transmodal.evaluation.protocol import MetricNote, ProtocolNote
 from transmodal.evaluation.results import ScoreSheet
-from transmodal.evaluation.statistics import Summary
+from transmodal.evaluation.statistics import PairedComparison, Summary, compare, holm
 
 ABSENT = "–"
 _DECIMALS = {"HU": 1, "HU²": 0, "grey levels": 1, "dB": 2, "mm": 2, "": 3}
@@ -76,6 +77,32 @@ def methods_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreSheet
     return Table(caption, [("Method", ""), ("Cases", ""), *_heads(protocol)], rows)
 
 
+def differences_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreSheet]]) -> Table:
+    """One row a pair of methods: how far they are apart by the protocol's first metric, over the cases that both have done.
+
+    Tested by Wilcoxon's signed ranks, with p values adjusted for the number of pairs by Holm's procedure.
+
+    Parameters
+    ----------
+    protocol : ProtocolNote
+    sheets : sequence of (name, sheet)
+        At least two, each scored by `protocol`.
+    """
+    metric = protocol.metrics[0]
+    values = {name: _values(sheet, protocol.name, metric.name) for name, sheet in sheets}
+    pairs = list(combinations(values, 2))
+    found = [_compare(values[first], values[second]) for first, second in pairs]
+    adjusted = holm([comparison.p_wilcoxon for comparison in found])
+    rows = [
+        (f"{first} − {second}", _difference_cells(comparison, p, metric.unit))
+        for (first, second), comparison, p in zip(pairs, found, adjusted, strict=True)
+    ]
+    heads = [("Methods", ""), ("Cases", ""), (f"Difference of {metric.label}", metric.unit), ("95 % interval", metric.unit)]
+    heads += [("p, adjusted", ""), ("Rank-biserial", "")]
+    note = "Wilcoxon signed-rank test over the cases, two-sided, adjusted by Holm's procedure; interval of the mean by Student's t."
+    return Table(f"{protocol.title}: differences in {metric.label} between methods, case by case", heads, rows, [note])
+
+
 def cases_table(protocol: ProtocolNote, name: str, sheet: ScoreSheet) -> Table:
     """One row a case, and under the table why values are missing."""
     rows, notes = [], []
@@ -94,6 +121,29 @@ def statement(protocol: ProtocolNote) -> str:
 def badness(metric: MetricNote, value: float) -> float:
     """Give a number that is smaller for a better value."""
     return {"lower": value, "higher": -value, "zero": abs(value)}[metric.better]
+
+
+def _values(sheet: ScoreSheet, protocol: str, metric: str) -> dict[str, float]:
+    """By case, where it has one."""
+    values = {case.case: case.scores[protocol].values[metric] for case in sheet.cases}
+    return {case: value for case, value in values.items() if value is not None}
+
+
+def _compare(first: dict[str, float], second: dict[str, float]) -> PairedComparison:
+    common = sorted(first.keys() & second.keys())
+    return compare([first[case] for case in common], [second[case] for case in common])
+
+
+def _difference_cells(comparison: PairedComparison, p: float | None, unit: str) -> list[Cell]:
+    low, high = comparison.interval.low, comparison.interval.high
+    interval = ABSENT if low is None or high is None else f"{number(low, unit)} to {number(high, unit)}"
+    return [
+        Cell(str(comparison.cases), sort=float(comparison.cases)),
+        Cell(number(comparison.difference, unit), sort=comparison.difference),
+        Cell(interval),
+        Cell(ABSENT if p is None else f"{p:.2g}", sort=p),
+        Cell(number(comparison.rank_biserial, ""), sort=comparison.rank_biserial),
+    ]
 
 
 def _heads(protocol: ProtocolNote) -> list[tuple[str, str]]:

@@ -65,7 +65,9 @@ def cautions(sheets: Sequence[tuple[str, ScoreSheet]]) -> list[str]:
     if len({frozenset(case.case for case in sheet.cases) for _, sheet in sheets}) > 1:
         found.append("The methods were not scored on the same cases, so their means are not comparable as they stand.")
     if len(sheets) > 1:
-        found.append("Whether the methods differ by more than chance was not tested.")
+        found.append(
+            "Differences between methods are tested over these cases; how far apart two trainings of one method are is not known from them."
+        )
     return list(dict.fromkeys(found))
 
 

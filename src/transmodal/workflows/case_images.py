@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from transmodal.core.errors import DataError, TransmodalError
-from transmodal.core.volume import Direction, Grid, Modality, Volume, source_of, target_of
+from transmodal.core.volume import Direction, Grid, Volume, source_of, target_of
 from transmodal.evaluation.agreement import Agreement
 from transmodal.evaluation.cases import Pair, companion, companion_of_prediction, find_images, holds
 from transmodal.evaluation.mr import GREY_LEVELS, grey_levels
@@ -136,9 +136,11 @@ def _read_unscored(pair: Pair, direction: Direction, scan: Path | None) -> CaseI
 
 def _beside(pair: Pair, direction: Direction, grid: Grid) -> dict[str, Volume | None]:
     """What `synthesize` may have written with an image: the source made again of it, and its uncertainty."""
-    modalities: dict[str, tuple[str, Modality]] = {"again": ("cycle", source_of(direction)), "uncertainty": ("uncertainty", "uncertainty")}
-    paths = {name: (companion_of_prediction(pair, stem), modality) for name, (stem, modality) in modalities.items()}
-    return {name: _onto(read_scan(path, modality), grid) if path else None for name, (path, modality) in paths.items()}
+    again, uncertainty = (companion_of_prediction(pair, stem) for stem in ("cycle", "uncertainty"))
+    return {
+        "again": _onto(read_scan(again, source_of(direction)), grid) if again else None,
+        "uncertainty": _onto(read_scan(uncertainty, "uncertainty"), grid) if uncertainty else None,
+    }
 
 
 def _onto(volume: Volume, grid: Grid) -> Volume:

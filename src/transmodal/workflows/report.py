@@ -80,8 +80,8 @@ def _require_source(folder: Path) -> None:
     found = any((folder / name).is_file() for name in (SCORES_NAME, METRICS_NAME))
     if not found and not (folder.is_dir() and any(holds(folder, stem) for stem in ("sct", "smr"))):
         raise DataError(
-            f"{folder}: neither scores ({SCORES_NAME}) nor a training run ({METRICS_NAME}) nor synthetic images (sct, smr); give a folder that "
-            "evaluate, train or synthesize wrote"
+            f"{folder}: neither scores ({SCORES_NAME}) nor a training run ({METRICS_NAME}) nor synthetic images (sct, smr); give a folder "
+            "that evaluate, train or synthesize wrote"
         )
 
 
