@@ -1,10 +1,11 @@
-"""Leave-one-out of simulated full-size heads by atlases: python benchmarks/atlases.py OUT [--heads 6] [--only ROW ...].
+"""Leave-one-out of simulated full-size heads by atlases: python benchmarks/atlases.py OUT [--heads 6] [--only ROW ...] [--times N].
 
 Each head of 1 mm is synthesized from the others: matched by the surfaces of their brains or registered by intensities, affine or with a
 free-form deformation, from the whole MR and from one that has been cropped. The first table: mean absolute error inside the head and Dice
 of the bone by k-means, over the field of view that both MRs have, so that cropped rows can be compared with whole ones; and seconds an
 atlas, which are those of registering and moving it. The second: one of these rows with other fusions. The third: how well the brain is
-found where its mask is not given. Scores are kept in OUT, and so are registrations.
+found where its mask is not given. Scores are kept in OUT, and so are registrations. With --times there is only a table of seconds an
+atlas, of the first N heads, with nothing kept: for when nothing else runs.
 """
 
 import argparse
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="ROW")
+    parser.add_argument("--times", type=int, metavar="N")
     arguments = parser.parse_args()
     out = arguments.out
     transmodal("simulate", out / "heads", "--subjects", str(arguments.heads), "--seed", "6", "--spacing-mm", "1")
@@ -67,6 +69,9 @@ def main() -> None:
     transmodal("atlas", "build", out / "dataset", out / "set")
     atlases = load_method(out / "set", torch.device("cpu"))
     assert isinstance(atlases, Atlas)
+    if arguments.times:
+        print_times(atlases, arguments.only, arguments.times)
+        return
     print("| registration | MR | MAE, HU | bone Dice | s an atlas |\n|---|---|---|---|---|")
     for row in arguments.only:
         name, field = row.rsplit(", ", 1)
@@ -83,6 +88,15 @@ def main() -> None:
     for field in FIELDS:
         print_brains("the atlases", field, atlases, out, lambda method, case: method.find_brain(case.scan.volume, method.heads))
         print_brains("deepbet", field, atlases, out, lambda _, case: strip_by_deepbet(case.scan.volume))
+
+
+def print_times(atlases: Atlas, rows: list[str], count: int) -> None:
+    print("| registration | MR | s an atlas |\n|---|---|---|")
+    for row in rows:
+        name, field = row.rsplit(", ", 1)
+        settings = AtlasSettings(registration=REGISTRATIONS[name])
+        times = [score(others(atlases, head, settings), case_of(head, field))["seconds"] for head in atlases.heads[:count]]
+        print(f"| {name} | {field} | {statistics.median(times):.1f} ({min(times):.1f} to {max(times):.1f}) |", flush=True)
 
 
 def cell(values: list[float], digits: int) -> str:

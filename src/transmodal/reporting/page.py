@@ -231,11 +231,11 @@ _ERRORS = ", and the error of each: red where it is too low, blue where it is to
 
 def _compared(compared: Sequence[Compared], letters: dict[str, str]) -> Iterator[Section]:
     for one in compared:
-        limit = error_limit([slices for _, slices in one.slices])
+        limit = error_limit([slices for _, slices in one.slices]) if one.viewed.reference is not None else None
         joined, case = side_by_side([(letters.get(name, name), slices) for name, slices in one.slices]), one.viewed.case
         names = _key(letters, [name for name, _ in one.slices])
         picture = Picture(
-            light=data_uri(slice_figure(joined, limit), "image/png"),
+            light=data_uri(slice_figure(joined, limit or 1.0), "image/png"),
             alt=f"Axial, coronal and sagittal slices of {case} in columns: {', '.join(column.title for column in joined.columns)}",
             caption=f"{case} by {names}{_ERRORS if one.viewed.reference is not None else '.'}",
         )

@@ -103,14 +103,15 @@ class Viewer:
     files: dict[str, str]
 
 
-def make_viewer(case: ViewedCase, error_limit: float, budget: int = BUDGET_BYTES) -> Viewer:
+def make_viewer(case: ViewedCase, error_limit: float | None, budget: int = BUDGET_BYTES) -> Viewer:
     """Encode a case.
 
     Parameters
     ----------
     case : ViewedCase
-    error_limit : float
-        The end of the colour scale of the error, in the unit of the images.
+    error_limit : float or None
+        The end of the colour scale of the error, in the unit of the images; None where there is no error: then that of the uncertainty is a
+        tenth of what black and white are apart.
     budget : int
         Bytes that the encoded files may take; the grid is made coarser until they do.
     """
@@ -122,6 +123,7 @@ def make_viewer(case: ViewedCase, error_limit: float, budget: int = BUDGET_BYTES
         files = _encode_all(case, grid)
     mask = resample(case.mask, grid)
     limits = window(resample(case.typical, grid), mask)
+    limit = (limits[1] - limits[0]) / 10 if error_limit is None else error_limit
     is_ct = case.typical.modality == "ct"
     spacing = " × ".join(f"{step:.3g}" for step in grid.spacing)
     rounding = f", CT values rounded to {CT_STEP_HU:g} HU" if is_ct else ""
@@ -137,8 +139,8 @@ def make_viewer(case: ViewedCase, error_limit: float, budget: int = BUDGET_BYTES
         window=limits,
         range=CT_RANGE_HU if is_ct else limits,
         step=10.0 if is_ct else float(f"{(limits[1] - limits[0]) / _GREYS:.1g}"),
-        error_limit=error_limit,
-        description=_as_json(_describe(case, grid, mask, limits, files, error_limit)),
+        error_limit=limit,
+        description=_as_json(_describe(case, grid, mask, limits, files, limit)),
         files=files,
     )
 

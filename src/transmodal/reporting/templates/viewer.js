@@ -177,9 +177,9 @@ class Viewer {
   redraw() {
     const { elements } = this.root.querySelector("form");
     const show = elements.show.value, view = elements.view.value, solid = view === "bone";
-    const low = elements.low.valueAsNumber, high = Math.max(elements.high.valueAsNumber, low + 1), limit = elements.limit.valueAsNumber;
-    for (const [slider, unit] of [[elements.low, this.told.unit], [elements.high, this.told.unit], [elements.limit, this.told.unit]]) {
-      slider.nextElementSibling.textContent = `${slider.value} ${unit}`;
+    const low = elements.low.valueAsNumber, high = Math.max(elements.high.valueAsNumber, low + 1), limit = elements.limit?.valueAsNumber;
+    for (const slider of [elements.low, elements.high, elements.limit]) {
+      if (slider) slider.nextElementSibling.textContent = `${slider.value} ${this.told.unit}`;
     }
     this.root.dataset.show = show;
     this.root.dataset.view = view;
