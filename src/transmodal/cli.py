@@ -508,7 +508,7 @@ def report(
     view
         A case to look into, with what every method made of it; may be given several times. By default the median one of the first method.
     no_viewer
-        Leave the viewer out, which is most of the page's size.
+        Leave the viewer out, which is most of the page's size; slices remain.
     scans
         A folder of the scans that synthetic images without scores were made from; by default what lies beside them.
     """
@@ -519,7 +519,7 @@ def report(
         raise ConfigError(
             "report: give one or more folders of scores, runs or synthetic images, and last the page to write, such as report.html"
         )
-    run(arguments[:-1], arguments[-1], title=title, view=[] if no_viewer else view, scans=scans)
+    run(arguments[:-1], arguments[-1], title=title, view=view, viewer=not no_viewer, scans=scans)
     print(f"The report: {arguments[-1]}")
 
 

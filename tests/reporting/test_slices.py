@@ -84,8 +84,9 @@ def test_a_source_that_was_made_again_comes_with_its_error():
 
 def test_one_round_scale_for_all():
     case = cut_slices(head())
-    assert case.mean_error == pytest.approx(20)
-    assert error_limit([case, case]) == 100
+    assert case.mean_absolute_error == pytest.approx(20)
+    assert error_limit([case, case]) == 70
+    assert error_limit([replace(case, mean_absolute_error=0.004)]) == pytest.approx(0.015)
     assert error_limit([]) == 1
 
 

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transmodal.evaluation.protocol import MetricNote
+from transmodal.evaluation.protocol import MetricNote, ProtocolNote, Scores
 from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.reporting.tables import badness, cases_table, differences_table, mean_sd, methods_table, number, with_unit
 
 NOTE = PROTOCOLS["synthrad2023"].note
+BIAS = MetricNote(name="bias_hu", label="Bias", unit="HU", better="zero")
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,18 @@ def test_differences_between_methods_are_tested_over_common_cases(sheet_of):
     assert p.sort == pytest.approx(2 * 2 / 2**8)  # the least that 8 cases allow, of two tests
     assert rows["B − C"][0].text == "7"  # the other cases are not of both
     assert [cell.text for cell in rows["A − C"]] == ["7", "0.0", "–", "–", "–"]  # no difference anywhere
+
+
+def test_of_a_bias_the_size_is_compared(sheet_of):
+    note = ProtocolNote(name="p", title="P", modality="ct", mask="", clip="", metrics=(BIAS,))
+    sheets = []
+    for name, values in (("A", (10.0, 12.0, -11.0)), ("B", (-10.0, -12.0, 11.0))):
+        sheet = sheet_of({f"c{k}": value for k, value in enumerate(values)})
+        cases = tuple(
+            case.model_copy(update={"scores": {"p": Scores(protocol="p", mask="", clip="", values={"bias_hu": value}, reasons={})}})
+            for case, value in zip(sheet.cases, values, strict=True)
+        )
+        sheets.append((name, sheet.model_copy(update={"cases": cases})))
+    (row,) = differences_table(note, sheets).rows
+    assert row[1][1].text == "0.0"
+    assert differences_table(note, sheets).heads[2] == ("Difference of |Bias|", "HU")

@@ -12,7 +12,8 @@ import pytest
 from transmodal import reporting
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import canonical
-from transmodal.reporting.viewer import CT_STEP_HU, Made, ViewedCase, make_viewer
+from transmodal.imaging.surface import closed_surface
+from transmodal.reporting.viewer import CT_STEP_HU, Made, Mesh, ViewedCase, make_viewer
 
 NIIVUE = Path(reporting.__file__).parent / "niivue"
 
@@ -58,6 +59,28 @@ def test_a_small_budget_makes_the_grid_coarser():
     assert sum(map(len, coarse.files.values())) <= 8_000 < sum(map(len, fine.files.values()))
     assert unpack(coarse.files["reference"]).header.get_zooms()[0] > 2
     assert "2 × 1.5 × 3 mm" in fine.caption and "rounded to 4 HU" in fine.caption
+
+
+def test_surfaces_that_there_is_no_room_for_are_left_out_and_named():
+    ball = closed_surface(Volume(np.linalg.norm(np.indices((20, 20, 20)) - 9.5, axis=0) < 8, np.eye(4), "mask"), 0.5)
+    mesh = Mesh(ball, np.full((len(ball.points), 4), 200, dtype=np.uint8))
+    made = [Made(name, case().reference, bone=mesh) for name in ("first", "second")]
+    roomy = make_viewer(case(made=made, bone=mesh), 300)
+    assert {"bone", "bone0", "bone1"} <= set(roomy.files) and "no room" not in roomy.caption
+    one = len(roomy.files["bone"])
+    tight = make_viewer(case(made=made, bone=mesh), 300, budget=2 * (2 * one + 1))
+    assert "bone0" in tight.files and "bone1" not in tight.files
+    assert "There is no room for the bone of second." in tight.caption
+    assert not [name for name in make_viewer(case(made=made, bone=mesh), 300, budget=10).files if name.startswith("bone")]
+
+
+def test_mrs_in_small_units_have_steps_and_digits():
+    mr = case().source
+    small = mr.with_array(mr.array / 1000)
+    viewer = make_viewer(case(reference=small, made=[Made("one", small)]), 0.1)
+    assert 0 < viewer.step < 0.02
+    constant = mr.with_array(np.zeros(mr.shape, dtype=np.float32))
+    assert make_viewer(case(reference=constant, made=[Made("one", constant)]), 1.0).step > 0
 
 
 def test_a_name_cannot_end_the_script_that_it_stands_in():

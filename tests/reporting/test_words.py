@@ -1,5 +1,7 @@
+import pytest
+
 from transmodal.evaluation.results import CaseFailure
-from transmodal.reporting.words import cautions, extremes, lead, ranked
+from transmodal.reporting.words import cautions, extremes, lead, ranked, without_folders
 
 
 def test_cases_are_ranked_without_those_that_have_no_value(sheet_of):
@@ -55,3 +57,15 @@ def test_the_registration_floor_is_said_where_it_was_measured(sheet_of):
     assert "is MAE\u00a07.2\u00a0HU, SSIM\u00a00.987 (SynthRAD 2023): differences as small as that mean nothing" in said
     (unknown,) = cautions([("unet", sheet_of(maes, registration="rigid registration"))])
     assert "there is no registration floor to compare with" in unknown
+
+
+@pytest.mark.parametrize(
+    ("message", "shortened"),
+    [
+        ("/home/ann/scans/case7/ct.nii.gz: damaged", "…/case7/ct.nii.gz: damaged"),
+        ("../scans/case7/ct.nii.gz and /data/a/b.nii", "…/case7/ct.nii.gz and …/a/b.nii"),
+        ("case7: mm/voxel of 3/4", "case7: mm/voxel of 3/4"),
+    ],
+)
+def test_no_more_of_a_path_than_a_file_and_its_folder(message, shortened):
+    assert without_folders(message) == shortened

@@ -115,3 +115,31 @@ def test_images_without_true_ones_can_be_looked_at(scores, tmp_path):
     assert "bone0" in text and 'data-file="reference"' not in text
     report([predictions], tmp_path / "alone.html")
     assert json.loads(re.findall(r'<script type="application/json">(.*?)</script>', (tmp_path / "alone.html").read_text())[0])["panels"]
+
+
+def test_a_damaged_image_without_a_true_one_is_named(scores, tmp_path):
+    predictions = shutil.copytree(scores.parent / "good", tmp_path / "model")
+    (predictions / "head0" / "sct.nii.gz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="there is nothing to show\nhead0 by model is not shown: "):
+        report([predictions], tmp_path / "report.html", view=["head0"])
+    assert not (tmp_path / "report.html").exists()
+    report([predictions], tmp_path / "report.html", view=["head0", "head1"])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "head0 by model is not shown: " in text and str(tmp_path) not in text
+
+
+def test_slices_stand_in_for_the_viewer(scores, tmp_path):
+    predictions = shutil.copytree(scores.parent / "good", tmp_path / "model")
+    report([predictions], tmp_path / "report.html", view=["head1"], viewer=False)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'class="viewer"' not in text and text.count('<img src="data:image/png') == 1
+
+
+def test_a_method_may_be_called_anything(scores, tmp_path):
+    strange = shutil.copytree(scores / "good", tmp_path / "run_$\\x$")
+    sheet = json.loads((strange / "scores.json").read_text())
+    (strange / "scores.json").write_text(json.dumps({**sheet, "label": "run_$\\x$ ^{"}))
+    predictions = shutil.copytree(scores.parent / "good", tmp_path / "a$b$\\q")
+    report([strange, predictions], tmp_path / "report.html", view=["head1"])
+    report([strange], tmp_path / "one.html")
+    assert "run_$\\x$" in (tmp_path / "one.html").read_text(encoding="utf-8")

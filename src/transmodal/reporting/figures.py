@@ -99,7 +99,7 @@ def _draw(inches: tuple[float, float], draw: Callable[["Axes", Theme], None], th
     import matplotlib
     from matplotlib.figure import Figure
 
-    style: Any = {"svg.hashsalt": "transmodal", "font.size": 8, "font.family": _FONTS, "axes.unicode_minus": True}
+    style: Any = {"svg.hashsalt": "transmodal", "font.size": 8, "font.family": _FONTS, "axes.unicode_minus": True, "text.parse_math": False}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
         axes = figure.add_subplot()

@@ -16,7 +16,7 @@ from transmodal.reporting.html import Page, Picture, Section, Tile, data_uri
 from transmodal.reporting.slices import CaseSlices, error_limit, side_by_side, slice_figure
 from transmodal.reporting.tables import badness, cases_table, differences_table, methods_table, number, statement, with_unit
 from transmodal.reporting.viewer import ViewedCase, make_viewer
-from transmodal.reporting.words import cautions, lead, leading, product_of
+from transmodal.reporting.words import cautions, lead, leading, product_of, without_folders
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ def compose(
     made: Record,
     title: str | None = None,
     compared: Sequence[Compared] = (),
+    unseen: Sequence[str] = (),
+    *,
+    viewer: bool = True,
 ) -> Page:
     """Lay out a report.
 
@@ -83,12 +86,16 @@ def compose(
         By default made from the names.
     compared : sequence of Compared
         The cases to look into.
+    unseen : sequence of str
+        What kept others from being shown.
+    viewer : bool
+        Whether the cases to look into come with the viewer.
     """
     sheets = [(method.name, method.sheet) for method in scored]
     sections = [
         *_methods(scored),
         *_agreement(scored),
-        *_compared(compared, _letters(scored)),
+        *_compared(compared, scored, viewer),
         *_cases(scored),
         *_slices(scored),
         *_training(trained),
@@ -98,7 +105,7 @@ def compose(
         title=title or _title(scored, trained, compared),
         lead=_lead(scored, trained, compared),
         tiles=_tiles(scored),
-        cautions=cautions(sheets),
+        cautions=[*(without_folders(problem) for problem in unseen), *cautions(sheets)],
         sections=sections,
         footer=f"Made {made.created} by transmodal {made.versions.get('transmodal', '')}. For research; not for diagnostic use.",
     )
@@ -187,7 +194,7 @@ def _picture(chart: Chart, alt: str) -> Picture:
 def _cases(scored: Sequence[Scored]) -> Iterator[Section]:
     for method in scored:
         tables = [cases_table(note, method.name, method.sheet) for note in method.sheet.protocols if method.sheet.cases]
-        failures = [(failure.case, failure.message) for failure in method.sheet.failures]
+        failures = [(failure.case, without_folders(failure.message)) for failure in method.sheet.failures]
         facts = [("Cases that could not be scored", failures)] if failures else []
         yield Section(title=f"Case by case: {method.name}", tables=tables, facts=facts)
 
@@ -211,7 +218,7 @@ def _agreement(scored: Sequence[Scored]) -> Iterator[Section]:
         for name, found in known.items():
             low, high = found.limits_of_agreement
             words = f"bias {number(found.bias, unit)}, limits of agreement {number(low, unit)} to {with_unit(high, unit)}"
-            charts.append(_picture(joint_chart(found, letters[name], unit), f"{name}: joint histogram of true and synthetic values"))
+            charts.append(_picture(joint_chart(found, letters[name], unit), f"{name}: joint histogram of true and synthetic; {words}"))
             charts.append(_picture(bland_altman_chart(found, letters[name], unit), f"{name}: Bland–Altman plot; {words}"))
         key = [f"{_key(letters, known)}."] if len(scored) > 1 else []
         yield Section(title="Agreement, voxel by voxel", paragraphs=[_HOW_THEY_AGREE, *key], charts=charts)
@@ -229,7 +236,8 @@ def _key(letters: dict[str, str], names: Iterable[str]) -> str:
 _ERRORS = ", and the error of each: red where it is too low, blue where it is too high."
 
 
-def _compared(compared: Sequence[Compared], letters: dict[str, str]) -> Iterator[Section]:
+def _compared(compared: Sequence[Compared], scored: Sequence[Scored], viewer: bool) -> Iterator[Section]:
+    letters, shown = _letters(scored), {shown.case.case for method in scored for shown in method.shown}
     for one in compared:
         limit = error_limit([slices for _, slices in one.slices]) if one.viewed.reference is not None else None
         joined, case = side_by_side([(letters.get(name, name), slices) for name, slices in one.slices]), one.viewed.case
@@ -239,8 +247,10 @@ def _compared(compared: Sequence[Compared], letters: dict[str, str]) -> Iterator
             alt=f"Axial, coronal and sagittal slices of {case} in columns: {', '.join(column.title for column in joined.columns)}",
             caption=f"{case} by {names}{_ERRORS if one.viewed.reference is not None else '.'}",
         )
-        pictures = [picture] if len(one.slices) > 1 else []
-        yield Section(title=f"Look into {case}", viewers=[make_viewer(one.viewed, limit)], pictures=pictures)
+        pictures = [picture] if len(one.slices) > 1 or case not in shown else []
+        viewers = [make_viewer(one.viewed, limit)] if viewer else []
+        if viewers or pictures:
+            yield Section(title=f"Look into {case}", viewers=viewers, pictures=pictures)
 
 
 _HOW_TO_LOOK = (
@@ -258,7 +268,7 @@ def _slices(scored: Sequence[Scored]) -> Iterator[Section]:
         if method.shown or method.unseen:
             text = [_HOW_TO_LOOK] if method.shown else []
             pictures = [_slice_picture(method, shown, limits[method.sheet.direction]) for shown in method.shown]
-            yield Section(title=f"Slices: {method.name}", paragraphs=[*text, *method.unseen], pictures=pictures)
+            yield Section(title=f"Slices: {method.name}", paragraphs=[*text, *map(without_folders, method.unseen)], pictures=pictures)
 
 
 def _slice_picture(method: Scored, shown: Shown, limit: float) -> Picture:

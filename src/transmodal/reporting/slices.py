@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Red where the synthetic image is too low (darker) and blue where it is too high, as the Light_U-Net paper draws differences; dark at
 # zero, so that the eye goes to the errors, and told apart with any colour vision (Crameri et al. 2020).
 ERROR_MAP = "berlin_r"
-_ROUND_LIMITS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 4000)
+_ROUND = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 _BAR_MM = 44.0
 
 
@@ -60,14 +60,14 @@ class CaseSlices:
         The mask in each view.
     sizes_mm : tuple of (width, height)
         Of each view.
-    mean_error : float
+    mean_absolute_error : float
         Mean absolute error inside the mask; 0 where it is empty, or there is no true image.
     """
 
     columns: tuple[Column, ...]
     insides: tuple[Inside, ...]
     sizes_mm: tuple[tuple[float, float], ...]
-    mean_error: float
+    mean_absolute_error: float
 
 
 def cut_slices(images: CaseImages) -> CaseSlices:
@@ -92,7 +92,7 @@ def cut_slices(images: CaseImages) -> CaseSlices:
         columns=tuple(columns),
         insides=cut.planes(inside),
         sizes_mm=cut.sizes_mm,
-        mean_error=0.0 if reference is None else mean_error(reference, prediction, mask),
+        mean_absolute_error=0.0 if reference is None else mean_absolute_error(reference, prediction, mask),
     )
 
 
@@ -102,7 +102,7 @@ def error_column(title: str, reference: Volume, prediction: Volume, cut: Cut) ->
     return Column(title, cut.planes(error), None, unit_of(reference.modality), error=True, made=True)
 
 
-def mean_error(reference: Volume, prediction: Volume, mask: Volume) -> float:
+def mean_absolute_error(reference: Volume, prediction: Volume, mask: Volume) -> float:
     """Mean absolute error inside a mask, by which colours are scaled; 0 where it is empty."""
     inside = np.asarray(mask.array > 0)
     return mae(reference.array, prediction.array, inside) if inside.any() else 0.0
@@ -113,7 +113,7 @@ def side_by_side(cases: Sequence[tuple[str, CaseSlices]]) -> CaseSlices:
     first = cases[0][1]
     shared = [column for column in first.columns if not column.made]
     own = [replace(column, title=_named(name, column)) for name, case in cases for column in case.columns if column.made]
-    return replace(first, columns=(*shared, *own), mean_error=max(case.mean_error for _, case in cases))
+    return replace(first, columns=(*shared, *own), mean_absolute_error=max(case.mean_absolute_error for _, case in cases))
 
 
 def _named(name: str, column: Column) -> str:
@@ -132,8 +132,11 @@ def _cycle(source: Volume, again: Volume, cut: Cut, limits: tuple[float, float])
 
 def error_limit(cases: Sequence[CaseSlices]) -> float:
     """Choose one colour scale for all cases of a report: a round number of at least three times the largest mean absolute error."""
-    largest = 3 * max((case.mean_error for case in cases), default=0.0)
-    return float(next((limit for limit in _ROUND_LIMITS if limit >= largest), np.ceil(largest / 1000) * 1000))
+    largest = 3 * max((case.mean_absolute_error for case in cases), default=0.0)
+    if largest == 0:
+        return 1.0
+    decade = 10.0 ** np.floor(np.log10(largest))
+    return float(next(step for step in _ROUND if step * decade >= largest * (1 - 1e-9)) * decade)
 
 
 def slice_figure(case: CaseSlices, limit: float) -> bytes:

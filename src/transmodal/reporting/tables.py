@@ -80,7 +80,8 @@ def methods_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreSheet
 def differences_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreSheet]]) -> Table:
     """One row a pair of methods: how far they are apart by the protocol's first metric, over the cases that both have done.
 
-    Tested by Wilcoxon's signed ranks, with p values adjusted for the number of pairs by Holm's procedure.
+    Of a metric whose best value is zero, such as a bias, the size is compared. Tested by Wilcoxon's signed ranks, with p values adjusted
+    for the number of pairs by Holm's procedure.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def differences_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreS
         At least two, each scored by `protocol`.
     """
     metric = protocol.metrics[0]
-    values = {name: _values(sheet, protocol.name, metric.name) for name, sheet in sheets}
+    values = {name: _values(sheet, protocol.name, metric) for name, sheet in sheets}
     pairs = list(combinations(values, 2))
     found = [_compare(values[first], values[second]) for first, second in pairs]
     adjusted = holm([comparison.p_wilcoxon for comparison in found])
@@ -97,10 +98,14 @@ def differences_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreS
         (f"{first} − {second}", _difference_cells(comparison, p, metric.unit))
         for (first, second), comparison, p in zip(pairs, found, adjusted, strict=True)
     ]
-    heads = [("Methods", ""), ("Cases", ""), (f"Difference of {metric.label}", metric.unit), ("95 % interval", metric.unit)]
+    label = f"|{metric.label}|" if metric.better == "zero" else metric.label
+    heads = [("Methods", ""), ("Cases", ""), (f"Difference of {label}", metric.unit), ("95 % interval", metric.unit)]
     heads += [("p, adjusted", ""), ("Rank-biserial", "")]
-    note = "Wilcoxon signed-rank test over the cases, two-sided, adjusted by Holm's procedure; interval of the mean by Student's t."
-    return Table(f"{protocol.title}: differences in {metric.label} between methods, case by case", heads, rows, [note])
+    note = (
+        "Wilcoxon signed-rank test over the cases, two-sided, adjusted by Holm's procedure for the pairs of this table; interval of the "
+        "mean by Student's t."
+    )
+    return Table(f"{protocol.title}: differences in {label} between methods, case by case", heads, rows, [note])
 
 
 def cases_table(protocol: ProtocolNote, name: str, sheet: ScoreSheet) -> Table:
@@ -123,10 +128,10 @@ def badness(metric: MetricNote, value: float) -> float:
     return {"lower": value, "higher": -value, "zero": abs(value)}[metric.better]
 
 
-def _values(sheet: ScoreSheet, protocol: str, metric: str) -> dict[str, float]:
+def _values(sheet: ScoreSheet, protocol: str, metric: MetricNote) -> dict[str, float]:
     """By case, where it has one."""
-    values = {case.case: case.scores[protocol].values[metric] for case in sheet.cases}
-    return {case: value for case, value in values.items() if value is not None}
+    values = {case.case: case.scores[protocol].values[metric.name] for case in sheet.cases}
+    return {case: abs(value) if metric.better == "zero" else value for case, value in values.items() if value is not None}
 
 
 def _compare(first: dict[str, float], second: dict[str, float]) -> PairedComparison:

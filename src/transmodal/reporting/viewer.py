@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from transmodal.core.volume import Grid, Volume
+from transmodal.evaluation.surface import BONE_HU
 from transmodal.imaging.grid import canonical, isotropic_grid, resample
+from transmodal.imaging.mesh import FULL_COLOR_MM
 from transmodal.imaging.surface import Surface
 from transmodal.reporting.views import cut_through, unit_of, window
 
@@ -85,6 +87,8 @@ class Viewer:
         Of these sliders.
     error_limit : float
         The end of the colour scale.
+    bone_key : str
+        What the colours of the bone say.
     description : str
         JSON, safe inside a script element: what ``viewer.js`` is told.
     files : dict
@@ -99,6 +103,7 @@ class Viewer:
     range: tuple[float, float]
     step: float
     error_limit: float
+    bone_key: str
     description: str
     files: dict[str, str]
 
@@ -113,23 +118,23 @@ def make_viewer(case: ViewedCase, error_limit: float | None, budget: int = BUDGE
         The end of the colour scale of the error, in the unit of the images; None where there is no error: then that of the uncertainty is a
         tenth of what black and white are apart.
     budget : int
-        Bytes that the encoded files may take; the grid is made coarser until they do.
+        Bytes that the encoded files may take: half of it for surfaces, of which the last are left out if need be, and the rest for volumes,
+        whose grid is made coarser.
     """
-    grid, files = _around(case.mask), {}
-    while not files or sum(map(len, files.values())) > budget:
-        if files:
-            excess = sum(map(len, files.values())) / budget
-            grid = isotropic_grid(grid, max(_COARSEN * np.cbrt(excess), 1.0) * float(np.cbrt(np.prod(grid.spacing))))
-        files = _encode_all(case, grid)
+    bones, left_out = _encode_bones(case, budget // 2)
+    grid, images = _encode_within(case, budget - _bytes(bones))
+    files = {**images, **bones}
     mask = resample(case.mask, grid)
     limits = window(resample(case.typical, grid), mask)
     limit = (limits[1] - limits[0]) / 10 if error_limit is None else error_limit
     is_ct = case.typical.modality == "ct"
     spacing = " × ".join(f"{step:.3g}" for step in grid.spacing)
     rounding = f", CT values rounded to {CT_STEP_HU:g} HU" if is_ct else ""
+    without = f" There is no room for the bone of {', '.join(left_out)}." if left_out else ""
+    value_step = 10.0 if is_ct else _round_step((limits[1] - limits[0]) / _GREYS)
     return Viewer(
         title=case.case,
-        caption=f"{case.case}: {' × '.join(str(n) for n in grid.shape)} voxels of {spacing} mm{rounding}.",
+        caption=f"{case.case}: {' × '.join(str(n) for n in grid.shape)} voxels of {spacing} mm{rounding}.{without}",
         shows=[
             ("image", "Images"),
             *([("error", "Error")] if "reference" in files else []),
@@ -138,9 +143,10 @@ def make_viewer(case: ViewedCase, error_limit: float | None, budget: int = BUDGE
         views=[*_PLANES, *([("bone", "Bone in 3D")] if any(name.startswith("bone") for name in files) else [])],
         window=limits,
         range=CT_RANGE_HU if is_ct else limits,
-        step=10.0 if is_ct else float(f"{(limits[1] - limits[0]) / _GREYS:.1g}"),
+        step=value_step,
         error_limit=limit,
-        description=_as_json(_describe(case, grid, mask, limits, files, limit)),
+        bone_key=_bone_key(case),
+        description=_as_json({**_describe(case, grid, mask, limits, files), "errorLimit": limit, "valueStep": value_step}),
         files=files,
     )
 
@@ -155,26 +161,64 @@ def _around(mask: Volume) -> Grid:
     return Grid((x, y, z), affine)
 
 
-def _encode_all(case: ViewedCase, grid: Grid) -> dict[str, str]:
+def _encode_bones(case: ViewedCase, budget: int) -> tuple[dict[str, str], list[str]]:
+    """The surfaces that there is room for, and the methods whose surfaces there is none for."""
+    bones = [("bone", "the true CT", case.bone), *((f"bone{k}", made.method, made.bone) for k, made in enumerate(case.made))]
+    files, left_out = {}, []
+    for name, method, bone in bones:
+        if bone is None:
+            continue
+        packed = _mz3(bone)
+        if _bytes(files) + len(packed) > budget:
+            left_out.append(method)
+        else:
+            files[name] = packed
+    return files, left_out
+
+
+def _encode_within(case: ViewedCase, budget: int) -> tuple[Grid, dict[str, str]]:
+    """The volumes on the finest grid whose files are no larger than that."""
+    grid = _around(case.mask)
+    files = _encode_images(case, grid)
+    while _bytes(files) > budget and max(grid.shape) > 1:
+        wider = _COARSEN * float(np.cbrt(_bytes(files) / max(budget, 1)))
+        grid = isotropic_grid(grid, wider * float(np.cbrt(np.prod(grid.spacing))))
+        files = _encode_images(case, grid)
+    return grid, files
+
+
+def _bytes(files: dict[str, str]) -> int:
+    return sum(map(len, files.values()))
+
+
+def _round_step(value: float) -> float:
+    """A positive number of one digit."""
+    return float(f"{value:.0e}") if value > 0 else 1.0
+
+
+def _bone_key(case: ViewedCase) -> str:
+    if case.reference is None:
+        return f"Bone above {BONE_HU:g} HU."
+    return (
+        f"Bone above {BONE_HU:g} HU and its distance from the true bone: red where bone is missing, blue where there is too much, full "
+        f"colours at {FULL_COLOR_MM:g} mm; grey where mask or scan end."
+    )
+
+
+def _encode_images(case: ViewedCase, grid: Grid) -> dict[str, str]:
     files = {"mask": _nifti(resample(case.mask, grid).array.astype(np.uint8), grid)}
     if case.reference is not None:
         files["reference"] = _image(case.reference, grid)
     if case.source is not None:
         files["source"] = _image(case.source, grid)
-    if case.bone is not None:
-        files["bone"] = _mz3(case.bone)
     for number, made in enumerate(case.made):
         files[f"made{number}"] = _image(made.image, grid)
         if made.uncertainty is not None:
             files[f"uncertainty{number}"] = _greys(resample(made.uncertainty, grid).array, grid)
-        if made.bone is not None:
-            files[f"bone{number}"] = _mz3(made.bone)
     return files
 
 
-def _describe(
-    case: ViewedCase, grid: Grid, mask: Volume, limits: tuple[float, float], files: dict[str, str], error_limit: float
-) -> dict[str, Any]:
+def _describe(case: ViewedCase, grid: Grid, mask: Volume, limits: tuple[float, float], files: dict[str, str]) -> dict[str, Any]:
     unit, panels = unit_of(case.typical.modality), []
     if case.source is not None:
         shown = window(resample(case.source, grid), mask)
@@ -200,7 +244,6 @@ def _describe(
     return {
         "panels": panels,
         "unit": unit,
-        "errorLimit": error_limit,
         "low": corners.min(axis=0).tolist(),
         "high": corners.max(axis=0).tolist(),
         "start": start.tolist(),

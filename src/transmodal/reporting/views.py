@@ -124,7 +124,7 @@ class Sheet:
     def title(self, position: int, text: str) -> None:
         """Write the title of a column."""
         x, y = (position + 0.5) * self.width / self.total[0], 1 - 0.6 * TITLE_MM / self.total[1]
-        self.figure.text(x, y, text, color="white", ha="center", fontsize=10)
+        self.figure.text(x, y, text, color="white", ha="center", fontsize=10, parse_math=False)
 
     def fractions(self, area: Area) -> Area:
         """Left, bottom, width and height in mm as parts of the figure."""

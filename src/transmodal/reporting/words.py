@@ -1,5 +1,6 @@
 """The report in words: what was scored, what came out, and what cannot be concluded."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from transmodal.core.volume import target_of
@@ -52,6 +53,11 @@ def lead(name: str, sheet: ScoreSheet) -> list[str]:
         best, worst = (f"{case.case} ({_value(metric, case.scores[protocol.name].values[metric.name])})" for case in (order[0], order[-1]))
         sentences.append(f"By {metric.label}, the best case is {best} and the worst {worst}.")
     return sentences
+
+
+def without_folders(message: str) -> str:
+    """The message with no more of a path than the file and its folder: a page goes to others, and paths may hold names of people."""
+    return re.sub(r"(?<![\w/])(?:\.{0,2}/)(?:[^\s/:;,]+/)+([^\s/:;,]+/[^\s/:;,]+)", r"…/\1", message)
 
 
 def product_of(sheet: ScoreSheet) -> str:

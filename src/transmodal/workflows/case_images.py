@@ -41,11 +41,13 @@ class Maker:
         From the best to the worst, where they were scored.
     read : callable
         The images of a case, or a `TransmodalError` if they are gone.
+    scored : bool
     """
 
     name: str
     cases: tuple[str, ...]
     read: Callable[[str], CaseImages]
+    scored: bool = True
 
 
 def scored_maker(name: str, folder: Path, sheet: ScoreSheet) -> Maker:
@@ -58,7 +60,7 @@ def unscored_maker(name: str, predictions: Path, scans: Mapping[str, Path]) -> M
     """The method of a folder of synthetic images; `scans` are what they were made from, by case, as far as they are at hand."""
     direction: Direction = "ct2mr" if holds(predictions, "smr") else "mr2ct"
     found = find_images(predictions, f"s{target_of(direction)}")
-    return Maker(name, tuple(found), lambda case: _read_unscored(Pair(case, found[case], found[case]), direction, scans.get(case)))
+    return Maker(name, tuple(found), lambda case: _read_unscored(Pair(case, found[case], found[case]), direction, scans.get(case)), False)
 
 
 def read_scored(folder: Path, sheet: ScoreSheet, case: CaseScores) -> CaseImages:
@@ -96,32 +98,32 @@ def agreement_of(images: CaseImages) -> Agreement | None:
     return None if grey is None else Agreement.of(*grey, case.inside, (0.0, GREY_LEVELS))
 
 
-def compare(case: str, makers: Sequence[Maker]) -> Compared | None:
-    """What the methods made of a case, as far as they go the way of the first that did; None where no image is left.
+def compare(case: str, makers: Sequence[Maker]) -> tuple[Compared | None, list[str]]:
+    """What the methods made of a case, as far as they go the way of the first that did, and what kept others from being shown.
 
-    That images are gone is said where their slices would be.
+    Of scored methods the latter is said where their slices would be. Where no image is left there is nothing.
     """
     found: list[tuple[str, CaseImages]] = []
+    problems = []
     for maker in makers:
-        images = _try_to_read(maker, case)
-        if images is not None and (not found or images.prediction.modality == found[0][1].prediction.modality):
+        if case not in maker.cases:
+            continue
+        try:
+            images = maker.read(case)
+        except TransmodalError as error:
+            problems += [] if maker.scored else [f"{case} by {maker.name} is not shown: {error}"]
+            continue
+        if not found or images.prediction.modality == found[0][1].prediction.modality:
             found.append((maker.name, images))
-    if not found:
-        return None
+    return (_compared(case, found) if found else None), problems
+
+
+def _compared(case: str, found: Sequence[tuple[str, CaseImages]]) -> Compared:
     first = found[0][1]
     true, *bones = _bones(first, [images.prediction for _, images in found])
     made = [Made(name, images.prediction, images.uncertainty, bone) for (name, images), bone in zip(found, bones, strict=True)]
     viewed = ViewedCase(case, first.source, first.reference, first.mask, made, true)
     return Compared(viewed, [(name, cut_slices(images)) for name, images in found])
-
-
-def _try_to_read(maker: Maker, case: str) -> CaseImages | None:
-    if case not in maker.cases:
-        return None
-    try:
-        return maker.read(case)
-    except TransmodalError:
-        return None
 
 
 def _read_unscored(pair: Pair, direction: Direction, scan: Path | None) -> CaseImages:

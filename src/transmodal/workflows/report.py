@@ -27,6 +27,7 @@ def report(
     *,
     title: str | None = None,
     view: Sequence[str] | None = None,
+    viewer: bool = True,
     scans: Path | None = None,
 ) -> None:
     """Write one self-contained HTML file with tables, plots, slices, a viewer, training curves and provenance.
@@ -41,15 +42,17 @@ def report(
     title : str, optional
         By default made from the names of the methods.
     view : sequence of str, optional
-        Cases that can be looked into, with what every method made of them; by default the median one of the first method, and none if
-        empty.
+        Cases to look into, with what every method made of them; by default the median one of the first method, and none if empty.
+    viewer : bool
+        Whether they come with the viewer, which is most of the page's size, or as slices only.
     scans : Path, optional
         What synthetic images without scores were made from, by case; by default what lies beside them.
 
     Raises
     ------
     DataError
-        If a source holds neither scores nor a training run nor synthetic images, or no method has a case of `view`.
+        If a source holds neither scores nor a training run nor synthetic images, no method has a case of `view`, or there is nothing to
+        show.
     FileError
         If scores are damaged, or the report cannot be written.
     """
@@ -71,8 +74,11 @@ def report(
     makers = [scored_maker(*known) for known in zip(names, scored_in, sheets, strict=True)]
     unscored_in = [folder for folder in folders if folder not in scored_in and folder not in trained_in]
     makers += _unscored(unscored_in, scans)
-    compared = [one for case in track(_to_view(view, makers), "packing the viewer") if (one := compare(case, makers))]
-    page = compose(scored, trained, make_record("report", inputs=inputs), title, compared)
+    found = [compare(case, makers) for case in track(_to_view(view, makers), "packing the viewer")]
+    compared, unseen = [one for one, _ in found if one], [problem for _, problems in found for problem in problems]
+    if not (scored or trained or compared):
+        raise DataError("\n".join(["there is nothing to show", *unseen]))
+    page = compose(scored, trained, make_record("report", inputs=inputs), title, compared, unseen, viewer=viewer)
     write_text(Path(out), render(page))
 
 

@@ -15,7 +15,7 @@ from transmodal.core.volume import Modality, Volume
 from transmodal.imaging.grid import canonical, resample
 from transmodal.imaging.masks import head_mask
 from transmodal.imaging.scan import read_scan, strip_scan_suffix
-from transmodal.reporting.slices import CaseSlices, Column, error_column, error_limit, mean_error, slice_figure
+from transmodal.reporting.slices import CaseSlices, Column, error_column, error_limit, mean_absolute_error, slice_figure
 from transmodal.reporting.views import Cut, cut_through, unit_of, window
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def show(
     columns = [
         column for volume, title in zip(aligned, _titles(paths), strict=True) for column in _columns(volume, title, cut, limits, true)
     ]
-    errors = [mean_error(true, volume, mask) for volume in aligned[1:] if true and volume.modality == true.modality]
+    errors = [mean_absolute_error(true, volume, mask) for volume in aligned[1:] if true and volume.modality == true.modality]
     slices = CaseSlices(tuple(columns), cut.planes(mask.array), cut.sizes_mm, max(errors, default=0.0))
     picture = slice_figure(slices, error_limit([slices]))
     if out is None:

@@ -6,6 +6,8 @@ const TOO_HIGH = { R: [0, 70, 170], G: [0, 150, 225], B: [0, 255, 255], A: [0, 2
 const TOO_LOW = { R: [0, 255, 255], G: [0, 95, 205], B: [0, 60, 140], A: [0, 255, 255], I: [0, 128, 255] };
 const SPREAD = { R: [0, 190, 255], G: [0, 80, 235], B: [0, 120, 120], A: [0, 255, 255], I: [0, 128, 255] };
 const TURN = 10; // degrees
+// What left-right, up-down and the pages move along, in each view.
+const AXES = { all: [0, 1, 2], axial: [0, 1, 2], coronal: [0, 2, 1], sagittal: [1, 2, 0] };
 const SLICES = { axial: 0, coronal: 1, sagittal: 2, all: 3, bone: 4 };
 
 class Viewer {
@@ -48,7 +50,8 @@ class Viewer {
     const canvas = document.createElement("canvas");
     title.textContent = told.title;
     canvas.tabIndex = 0;
-    canvas.setAttribute("role", "img");
+    canvas.setAttribute("role", "application"); // so that keys reach it
+    value.setAttribute("aria-live", "polite");
     canvas.setAttribute("aria-label", `${told.title}: slices through the crosshair, which arrow keys, page up and page down move; or its bone, which they turn`);
     caption.append(title, " ", value);
     const screen = document.createElement("div"); // NiiVue fills what a canvas lies in
@@ -134,15 +137,22 @@ class Viewer {
       this.turnTo(azimuth + turn[0], elevation + turn[1]);
       return;
     }
-    const flip = radiological.checked ? -1 : 1;
-    const steps = {
-      ArrowLeft: [-flip, 0, 0], ArrowRight: [flip, 0, 0], ArrowDown: [0, -1, 0], ArrowUp: [0, 1, 0], PageDown: [0, 0, -1], PageUp: [0, 0, 1],
-    };
-    const step = steps[event.key];
+    const [across, along, through] = AXES[view.value];
+    // The nose points to the left in sagittal slices, and the patient's right lies there in radiological ones.
+    const right = across === 1 || radiological.checked ? -1 : 1;
+    const step = {
+      ArrowLeft: [across, -right], ArrowRight: [across, right], ArrowDown: [along, -1], ArrowUp: [along, 1],
+      PageDown: [through, -1], PageUp: [through, 1],
+    }[event.key];
     if (!step) return;
     event.preventDefault();
     event.stopPropagation();
-    this.moveTo(this.place.map((old, k) => old + step[k] * this.told.step));
+    this.moveTo(this.place.map((old, k) => (k === step[0] ? old + step[1] * this.told.step : old)));
+  }
+
+  text(value) {
+    const digits = Math.max(0, Math.ceil(-Math.log10(this.told.valueStep)));
+    return value.toFixed(digits).replace("-", "\u2212");
   }
 
   turnTo(azimuth, elevation) {
@@ -159,9 +169,9 @@ class Viewer {
       nv.scene.crosshairPos = nv.mm2frac(this.place);
       nv.drawScene();
       const read = (volume) => valueAt(volume, this.place);
-      const parts = [`${text(read(image))} ${told.unit}`];
-      if (error) parts.push(`error ${signed(read(error))}`);
-      if (spread) parts.push(`SD ${text(read(spread))}`);
+      const parts = [`${this.text(read(image))} ${told.unit}`];
+      if (error) parts.push(`error ${read(error) > 0 ? "+" : ""}${this.text(read(error))}`);
+      if (spread) parts.push(`SD ${this.text(read(spread))}`);
       value.textContent = parts.join(", ");
     }
     this.moving = false;
@@ -177,7 +187,7 @@ class Viewer {
   redraw() {
     const { elements } = this.root.querySelector("form");
     const show = elements.show.value, view = elements.view.value, solid = view === "bone";
-    const low = elements.low.valueAsNumber, high = Math.max(elements.high.valueAsNumber, low + 1), limit = elements.limit?.valueAsNumber;
+    const low = elements.low.valueAsNumber, high = Math.max(elements.high.valueAsNumber, low + this.told.valueStep), limit = elements.limit?.valueAsNumber;
     for (const slider of [elements.low, elements.high, elements.limit]) {
       if (slider) slider.nextElementSibling.textContent = `${slider.value} ${this.told.unit}`;
     }
@@ -214,14 +224,6 @@ function values(image) {
 
 function valueAt(volume, place) {
   return volume.getValue(...volume.mm2vox(place));
-}
-
-function text(value) {
-  return value.toFixed(0).replace("-", "\u2212");
-}
-
-function signed(value) {
-  return (value > 0 ? "+" : "") + text(value);
 }
 
 for (const root of document.querySelectorAll(".viewer")) {
