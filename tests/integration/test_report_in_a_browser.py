@@ -154,3 +154,18 @@ def test_crosshairs_are_linked_and_keys_move_them(browser_page):
     browser_page.wait_for_timeout(200)
     assert readings() != after
     assert np.abs(picture(browser_page, 2) - others).mean() > 1
+
+
+@pytest.mark.parametrize(("view", "key", "axis"), [("axial", "ArrowUp", 1), ("coronal", "ArrowUp", 2), ("sagittal", "ArrowLeft", 1)])
+def test_arrows_move_the_crosshair_as_they_point(browser_page, view, key, axis):
+    def place() -> list[float]:
+        return browser_page.locator(".viewer input[type='range']").evaluate_all(
+            "sliders => sliders.slice(0, 3).map((s) => s.valueAsNumber)"
+        )
+
+    browser_page.locator(f".viewer input[value='{view}']").check()
+    browser_page.locator(".panels canvas").nth(1).focus()
+    before = place()
+    browser_page.keyboard.press(key)
+    moved = np.array(place()) - before
+    assert moved[axis] > 0 and np.count_nonzero(moved) == 1

@@ -196,7 +196,8 @@ class Viewer {
     for (const { nv, told, image, error, spread, bone, figure } of this.panels) {
       figure.hidden = solid && !bone;
       if (told.image === "reference" || told.made) Object.assign(image, { cal_min: low, cal_max: high });
-      image.opacity = solid ? 0 : 1;
+      const covered = (error && show === "error") || (spread && show === "uncertainty");
+      image.opacity = solid || covered ? 0 : 1;
       if (error) {
         error.opacity = !solid && show === "error" ? 1 : 0;
         this.scale(error, limit);
