@@ -3,9 +3,11 @@
 import datetime
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Any
 
-from transmodal.core.config import Config
+from transmodal.core.config import Config, validate
+from transmodal.core.files import read_json
 
 RECORD_NAME = "record.json"
 _PACKAGES = ("transmodal", "numpy", "scipy", "torch", "lightning-fabric", "SimpleITK", "nibabel", "zarr", "monai")
@@ -47,6 +49,20 @@ def make_record(
         inputs=inputs or {},
         settings=settings or {},
     )
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a folder, or None if it has none.
+
+    Raises
+    ------
+    FileError
+        If it is no JSON.
+    ConfigError
+        If it is no record.
+    """
+    path = Path(folder) / RECORD_NAME
+    return validate(Record, read_json(path), str(path)) if path.is_file() else None
 
 
 def _version(name: str) -> str | None:

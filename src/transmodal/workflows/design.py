@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from transmodal.core.config import Config, read_toml, validate
 from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import target_of
-from transmodal.data.manifest import Manifest, Subject
-from transmodal.data.splits import Split, folds, random_split, shuffled, subjects_of
+from transmodal.data.manifest import Manifest
+from transmodal.data.splits import Split, folds, people_of, random_split, shuffled, subjects_of
 from transmodal.evaluation.protocols import find_protocol
 from transmodal.evaluation.studies import ScoreTable, Table
 from transmodal.imaging.layouts.subjects import safe_names
@@ -314,10 +314,10 @@ def find_cohorts(study: Study, manifest: Manifest) -> tuple[list[Cohort], list[s
 
 
 def _whole(study: Study, manifest: Manifest) -> Cohort:
-    tested = _people([subject for subject in manifest.subjects if subject.paired])
+    tested = people_of(subject for subject in manifest.subjects if subject.paired)
     if study.tested and not tested:
         raise DataError("no subject of the dataset has both an MR and a CT, so none can be tested")
-    everyone = _people(manifest.subjects)
+    everyone = people_of(manifest.subjects)
     own = {person: names for person, names in everyone.items() if person in tested}
     return Cohort("", "", tested, own, {person: names for person, names in everyone.items() if person not in tested})
 
@@ -326,17 +326,10 @@ def _subset(manifest: Manifest, attribute: str, value: str) -> Cohort:
     """Those with one value of an attribute; nobody of them is among the others, even if other scans of him or her are."""
     known = [subject for subject in manifest.subjects if attribute in subject.attributes]
     inside = [subject for subject in known if _text(subject.attributes[attribute]) == value]
-    own, everyone = _people(inside), _people(known)
-    tested = _people([subject for subject in inside if subject.paired])
+    own, everyone = people_of(inside), people_of(known)
+    tested = people_of(subject for subject in inside if subject.paired)
     others = {person: names for person, names in everyone.items() if person not in own}
     return Cohort(f"{attribute} {value}", "", tested, {person: names for person, names in own.items() if person in tested}, others)
-
-
-def _people(subjects: Sequence[Subject]) -> People:
-    people: dict[str, list[str]] = {}
-    for subject in subjects:
-        people.setdefault(subject.person, []).append(subject.id)
-    return people
 
 
 def _text(value: str | float) -> str:
