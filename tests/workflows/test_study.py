@@ -241,6 +241,8 @@ def test_no_person_is_trained_on_and_tested(dataset, tmp_path):
     write_manifest(sessions, manifest.model_copy(update={"subjects": tuple(subjects)}))
     results = run_study(write(tmp_path, ONCE), sessions, tmp_path / "out")
     assert {frozenset(cell.scores.cases) for cell in results.cells} == {frozenset({"head0", "head1"}), frozenset({"head2", "head3"})}
+    row = results.tables[0].rows[0]
+    assert (len(row.cases), row.entries[0].count) == (4, 2)  # of two people
 
 
 def test_an_arm_may_be_trained_on_some_of_the_people_only(dataset, tmp_path):

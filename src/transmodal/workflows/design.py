@@ -222,6 +222,8 @@ class Cell:
         With all that the study and the user replace in it.
     protocols : tuple of str
     split : Split
+    people : dict
+        Subject that is tested to the person whose it is.
     subset : str
         What is tested; empty for the whole dataset.
     place : tuple of str
@@ -236,6 +238,7 @@ class Cell:
     recipe: Recipe
     protocols: tuple[str, ...]
     split: Split
+    people: dict[str, str]
     subset: str
     place: tuple[str, ...]
     repeat: int
@@ -362,9 +365,13 @@ def plan(study: Study, manifest: Manifest, cohorts: Sequence[Cohort], assignment
                 splits = _splits(study, arm, recipe, cohort, manifest)
                 for k, split in enumerate(splits):
                     place = (*([cohort.folder] if cohort.folder else []), f"repeat-{repeat + 1}", f"fold-{k + 1}")
-                    protocols = protocols_of(study, arm)
-                    cells.append(Cell(arm, recipe, protocols, split, cohort.label, place, repeat + 1, k + 1, len(splits)))
+                    protocols, people = protocols_of(study, arm), _people_tested(cohort, split)
+                    cells.append(Cell(arm, recipe, protocols, split, people, cohort.label, place, repeat + 1, k + 1, len(splits)))
     return cells
+
+
+def _people_tested(cohort: Cohort, split: Split) -> dict[str, str]:
+    return {name: person for person, names in cohort.tested.items() for name in names if name in split.test}
 
 
 def _resolve(study: Study, arm: Arm, repeat: int, assignments: Sequence[str]) -> Recipe:

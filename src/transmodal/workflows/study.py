@@ -269,6 +269,7 @@ def _keys(cells: Sequence[Cell], dataset: Path) -> dict[Path, str]:
         content = {
             "recipe": cell.recipe.model_dump(mode="json"),
             "split": cell.split.model_dump(mode="json"),
+            "people": cell.people,
             "protocols": cell.protocols,
             "place": [cell.subset, cell.repeat, cell.fold, cell.folds],
             "dataset": data,
@@ -377,6 +378,7 @@ def _collect(cell: Cell, sheet: ScoreSheet | None, run: Path) -> CellScores:
         fold=cell.fold,
         folds=cell.folds,
         cases=cases,
+        people=cell.people,
         losses=mean_rows(rows[-WINDOW:]),
     )
 
