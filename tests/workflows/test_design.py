@@ -7,7 +7,7 @@ import pytest
 from phantoms import phantom, write_subject
 from transmodal.core.files import write_text
 from transmodal.data.manifest import Image, Manifest, Subject
-from transmodal.evaluation.studies import LossTable, ScoreTable
+from transmodal.evaluation.studies import LossTable, ScoreTable, fill
 from transmodal.imaging.preparation import Preparation
 from transmodal.workflows.design import find_cohorts, load_study, plan, study_names
 from transmodal.workflows.prepare import prepare
@@ -103,6 +103,21 @@ def _check_row(table: ScoreTable, row):
                 continue
             assert numbers[0] == pytest.approx(statistics.fmean(values), abs=0.06)
             assert any(numbers[1] == pytest.approx(sd(values), abs=0.06) for sd in (statistics.stdev, statistics.pstdev))
+
+
+# What docs/studies.md says of the papers' own cases.
+P_VALUES = {
+    ("unpaired-cyclegan", "unpaired", "paired"): {"MAE": "0.0008", "PSNR": "0.001"},
+    ("mr-gan", "mrgan", "paired"): {"MAE": "0.095", "PSNR": "0.001"},
+}
+
+
+@pytest.mark.parametrize("compared", P_VALUES)
+def test_tests_of_published_cases_are_as_the_documentation_says(compared):
+    name, *arms = compared
+    found = [comparison for table in load_study(name).tables for comparison in fill(table, []).comparisons if comparison.published]
+    raw = {comparison.column: comparison.result.p_t for comparison in found if [comparison.first, comparison.second] == arms}
+    assert {column: f"{p:.{len(P_VALUES[compared][column]) - 2}f}" for column, p in raw.items()} == P_VALUES[compared]
 
 
 def test_the_folds_of_all_arms_are_of_the_same_people():

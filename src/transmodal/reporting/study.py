@@ -12,8 +12,8 @@ _PAPER = "paper"
 _STATISTIC_WORDS: dict[Statistic, str] = {
     "mean_sd_median": "mean (standard deviation), median, over the people",
     "mean_sd": "mean ± standard deviation over the people",
-    "mean_interval": "mean (95 % confidence interval by Student's t: how far the training is a matter of chance, which says nothing of other "
-    "patients) over the repeats, of the mean over all people of each",
+    "mean_interval": "mean (95 % confidence interval by Student's t: how far the training is a matter of chance, which says nothing of "
+    "other patients) over the repeats, of the mean over all people of each",
 }
 _COMPARED = (
     "Differences are first minus second, person by person, of the means over the subjects and repeats that both have. Intervals of 95 %: "
