@@ -298,6 +298,11 @@ def test_atlases_of_a_prior_are_the_run_of_their_arm_in_the_same_fold(dataset, t
         ("[200.0, 10.0]", "[200.0]", "constant: published has not 2 numbers"),
         ('name = "threshold"', 'name = "threshold"\natlases = "constant"', "the recipe baseline-threshold does not build on atlases"),
         ('name = "threshold"', 'name = "threshold"\natlases = "none"', "atlases of threshold: the name of an arm"),
+        (
+            'name = "threshold"',
+            'name = "threshold"\nset = ["train.seed = 3"]',
+            "train.seed = 3 would not be heeded.*set seed in",
+        ),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(dataset, tmp_path, old, new, message):

@@ -16,7 +16,6 @@ from transmodal.data.splits import Split, folds, people_of, random_split, shuffl
 from transmodal.evaluation.protocols import find_protocol
 from transmodal.evaluation.studies import ScoreTable, Table
 from transmodal.imaging.layouts.subjects import safe_names
-from transmodal.methods.prior import PriorSettings
 from transmodal.methods.recipe import Recipe, load_recipe
 
 People = Mapping[str, Sequence[str]]
@@ -148,13 +147,14 @@ class Study(Config):
         )
 
     def scaled_down(self) -> "Study":
-        """The study that ``[scaled]`` makes of this one."""
+        """The study that ``[scaled]`` makes of this one, or `ConfigError` if there can be none such."""
         small, arms = self.scaled, []
         for arm in self.arms:
             other = small.arms.get(arm.name, ScaledArm())
-            arms.append(arm.model_copy(update={"recipe": other.recipe or arm.recipe, "set": (*arm.set, *small.set, *other.set)}))
-        numbers = {name: getattr(small, name) or getattr(self, name) for name in ("folds", "test_fraction", "repeats")}
-        return self.model_copy(update={**numbers, "arms": tuple(arms)})
+            arms.append({**dict(arm), "recipe": other.recipe or arm.recipe, "set": (*arm.set, *small.set, *other.set)})
+        divided = self if small.folds is None and small.test_fraction is None else small  # two ways, of which a study takes one
+        numbers = {"folds": divided.folds, "test_fraction": divided.test_fraction, "repeats": small.repeats or self.repeats}
+        return validate(Study, {**dict(self), **numbers, "arms": arms}, f"study {self.name}, scaled down")
 
 
 def study_names() -> list[str]:
@@ -286,7 +286,7 @@ def find_cohorts(study: Study, manifest: Manifest) -> tuple[list[Cohort], list[s
     -------
     list of Cohort
     list of str
-        What of the subsets is left out, and why.
+        What of the subsets is left out, or divided into fewer folds, and why.
 
     Raises
     ------
@@ -312,6 +312,11 @@ def find_cohorts(study: Study, manifest: Manifest) -> tuple[list[Cohort], list[s
             f"the dataset has no subsets to compare: {'; '.join(remarks)}. Give the subjects {', '.join(study.subsets)} as attributes, "
             "by --attributes or when preparing"
         )
+    assert study.folds is not None, "subsets are cross-validated"
+    for cohort in found:
+        people = len(cohort.tested)
+        if people < study.folds:
+            remarks.append(f"{cohort.label}: {people} folds instead of {study.folds}, as it has {people} people with an MR and a CT")
     names = safe_names([cohort.label for cohort in found])
     return [replace(cohort, folder=name) for cohort, name in zip(found, names, strict=True)], remarks
 
@@ -376,6 +381,7 @@ def _people_tested(cohort: Cohort, split: Split) -> dict[str, str]:
 
 def _resolve(study: Study, arm: Arm, repeat: int, assignments: Sequence[str]) -> Recipe:
     given = [*arm.set, *assignments]
+    _require_no_seed(study, arm, given)
     recipe = load_recipe(arm.recipe, given)
     if recipe.train is not None:
         recipe = load_recipe(arm.recipe, [*given, f"train.seed={study.seed + repeat}"])
@@ -383,9 +389,18 @@ def _resolve(study: Study, arm: Arm, repeat: int, assignments: Sequence[str]) ->
         note = find_protocol(name).note
         if note.modality != target_of(recipe.direction):
             raise ConfigError(f"study {study.name}: {arm.name} does {recipe.direction}, and the protocol {name} is for {note.modality}")
-    if arm.atlases is not None and not isinstance(recipe.method, PriorSettings):
+    if arm.atlases is not None and not hasattr(recipe.method, "atlases"):
         raise ConfigError(f"study {study.name}: atlases = {arm.atlases} of {arm.name}: the recipe {arm.recipe} does not build on atlases")
     return recipe
+
+
+def _require_no_seed(study: Study, arm: Arm, assignments: Sequence[str]) -> None:
+    for text in assignments:
+        if text.partition("=")[0].strip() == "train.seed":
+            raise ConfigError(
+                f"study {study.name}, {arm.name}: {text} would not be heeded: each repeat has a seed of its own, counted from that of the "
+                "study; leave it out, and set seed in the TOML of the study"
+            )
 
 
 def _splits(study: Study, arm: Arm, recipe: Recipe, cohort: Cohort, manifest: Manifest) -> list[Split]:

@@ -32,8 +32,7 @@ from transmodal.evaluation.results import ScoreSheet
 from transmodal.evaluation.studies import CellScores, FilledTable, fill
 from transmodal.imaging.layouts.tables import read_attributes
 from transmodal.imaging.scan import write_scan
-from transmodal.methods.prior import PriorSettings
-from transmodal.methods.recipe import Recipe
+from transmodal.methods.recipe import Recipe, parse_recipe
 from transmodal.reporting.health import numbers
 from transmodal.reporting.quality import describe_registration
 from transmodal.reporting.study import compose_csv, compose_markdown
@@ -355,14 +354,13 @@ def _do_cell(cell: Cell, *, bench: _Bench) -> DoneCell:
 
 def _with_atlases(cell: Cell, bench: _Bench) -> Recipe:
     """The recipe of a cell; of one that builds on atlases, with the run that they are."""
-    method = cell.recipe.method
     if cell.atlases is None:
         return cell.recipe
-    assert isinstance(method, PriorSettings)
     if bench.find(cell.atlases) is None:
         raise DataError(f"{cell.atlases.as_posix()}: the atlases that it builds on were not made")
     run = bench.out / CELLS_NAME / cell.atlases / _RUN_NAME
-    return cell.recipe.model_copy(update={"method": method.model_copy(update={"atlases": str(run)})})
+    values = cell.recipe.model_dump(mode="json")
+    return parse_recipe({**values, "method": {**values["method"], "atlases": str(run)}}, f"recipe {cell.arm.recipe}")
 
 
 def _collect(cell: Cell, sheet: ScoreSheet | None, run: Path) -> CellScores:
