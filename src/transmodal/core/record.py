@@ -43,12 +43,17 @@ def make_record(
     return Record(
         command=command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={name: version for name in _PACKAGES if (version := _version(name))},
+        versions=package_versions(),
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         seed=seed,
         inputs=inputs or {},
         settings=settings or {},
     )
+
+
+def package_versions() -> dict[str, str]:
+    """The version of each package that results depend on most, as far as it is installed."""
+    return {name: version for name in _PACKAGES if (version := _version(name))}
 
 
 def read_record(folder: Path) -> Record | None:
