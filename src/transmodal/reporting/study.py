@@ -42,7 +42,7 @@ def compose_markdown(title: str, introduction: Sequence[str], tables: Sequence[F
 
 
 def compose_csv(tables: Sequence[FilledTable]) -> str:
-    """Write every number of the tables on a line of its own: where it stands, how many cases or repeats it is of, ours, and the paper's.
+    """Write every number of the tables on a line of its own: where it stands, how many people or repeats it is of, ours, and the paper's.
 
     A value of one case has the statistic ``value``.
     """
