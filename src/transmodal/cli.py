@@ -450,7 +450,7 @@ def study(
     dataset
         A folder written by: transmodal prepare.
     out
-        The folder to write. What is finished there is kept, and a training that was stopped goes on.
+        The folder to write, one for each study and its settings. What is finished there is kept, and a training that was stopped goes on.
     set_
         A setting to replace in the recipes of all arms, such as train.steps=500; may be given several times.
     scaled

@@ -1,13 +1,15 @@
 import os
+import signal
 import tempfile
 import time
 
+import dask
 import psutil
 import pytest
 from distributed import LocalCluster
 
 from transmodal.core import jobs
-from transmodal.core.errors import ConfigError, DataError
+from transmodal.core.errors import ConfigError, DataError, OutOfMemory
 from transmodal.core.jobs import HERE, Workers, run_jobs
 
 
@@ -25,6 +27,10 @@ def listening(_: int) -> list[str]:
 def process(_: int) -> int:
     time.sleep(0.2)
     return os.getpid()
+
+
+def kill(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_every_case_comes_back_with_its_result_or_its_error():
@@ -52,6 +58,13 @@ def test_no_cases_are_no_work():
 def test_a_fault_of_the_program_is_raised():
     with pytest.raises(ZeroDivisionError):
         list(run_jobs(lambda case: 1 // case, [0], HERE))
+
+
+def test_a_case_that_its_process_does_not_survive_is_out_of_memory():
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        outcomes = dict(run_jobs(kill, [7], Workers(2)))
+    assert isinstance(outcomes[7], OutOfMemory)
+    assert "give fewer --workers" in str(outcomes[7])
 
 
 def test_several_workers_are_several_processes():

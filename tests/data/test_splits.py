@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transmodal.core.errors import ConfigError
-from transmodal.data.splits import Split, folds, random_split, shuffled, subjects_of
+from transmodal.data.manifest import Subject
+from transmodal.data.splits import Split, folds, people_of, random_split, shuffled, subjects_of
 
 names = st.lists(st.text(min_size=1, max_size=5), min_size=4, max_size=40, unique=True)
 
@@ -28,6 +29,12 @@ def test_every_subject_is_tested_once(names, k, seed):
     for part in parts:
         assert not set(part.train) & set(part.test)
         assert len(part.train) + len(part.test) == len(names)
+
+
+def test_people_have_all_their_subjects_and_others_are_people_of_their_own():
+    persons = {"a1": {"person": "ann"}, "b1": {}, "a2": {"person": "ann"}}
+    subjects = [Subject(id=name, images={}, attributes=attributes) for name, attributes in persons.items()]
+    assert people_of(subjects) == {"ann": ["a1", "a2"], "b1": ["b1"]}
 
 
 def test_a_division_of_people_is_one_of_all_their_subjects():

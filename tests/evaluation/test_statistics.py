@@ -11,6 +11,7 @@ from transmodal.evaluation.statistics import (
     NO_DIFFERENCE,
     NO_SPREAD,
     TOO_FEW,
+    TOO_FEW_TO_RESAMPLE,
     Interval,
     Summary,
     bootstrap_interval,
@@ -58,17 +59,25 @@ def test_an_interval_by_hand():
 
 
 def test_the_bootstrap_is_that_of_scipy_and_the_same_for_the_same_seed():
-    found = bootstrap_interval(UNPAIRED, np.median, seed=3)
-    expected = stats.bootstrap((UNPAIRED,), np.median, n_resamples=9999, method="BCa", rng=np.random.default_rng(3)).confidence_interval
+    found = bootstrap_interval(UNPAIRED, seed=3)
+    expected = stats.bootstrap((UNPAIRED,), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(3)).confidence_interval
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert bootstrap_interval(UNPAIRED, np.median, seed=3) == found
-    assert min(UNPAIRED) <= found.low < np.median(UNPAIRED) < found.high <= max(UNPAIRED)
+    assert bootstrap_interval(UNPAIRED, seed=3) == found
+    assert min(UNPAIRED) <= found.low < np.mean(UNPAIRED) < found.high <= max(UNPAIRED)
 
 
-@pytest.mark.parametrize("interval", [mean_interval, bootstrap_interval])
-def test_an_interval_that_cannot_be_has_a_reason(interval):
-    assert interval([]) == interval([1.0]) == Interval(reason=TOO_FEW)
-    assert interval([0.1 + 0.2, 0.3, 0.3]) == Interval(reason=NO_SPREAD)
+@pytest.mark.parametrize(
+    ("interval", "few", "reason"), [(mean_interval, [1.0], TOO_FEW), (bootstrap_interval, [1.0, 2.0, 4.0, 8.0], TOO_FEW_TO_RESAMPLE)]
+)
+def test_an_interval_that_cannot_be_has_a_reason(interval, few, reason):
+    assert interval([]) == interval(few) == Interval(reason=reason)
+    assert interval([0.1 + 0.2, 0.3, 0.3, 0.3, 0.3]) == Interval(reason=NO_SPREAD)
+
+
+def test_four_cases_are_tested_but_not_resampled():
+    found = compare([1.0, 2.0, 4.0, 8.0], [2.0, 4.0, 5.0, 8.5])
+    assert found.p_t == pytest.approx(stats.ttest_rel([1.0, 2.0, 4.0, 8.0], [2.0, 4.0, 5.0, 8.5]).pvalue)
+    assert found.bootstrap == Interval(reason=TOO_FEW_TO_RESAMPLE)
 
 
 @settings(max_examples=15)  # each has a bootstrap

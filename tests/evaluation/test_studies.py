@@ -21,9 +21,9 @@ def table(**more):
     return validate(ScoreTable, {**values, **more}, "table")
 
 
-def cell(arm, repeat, fold, subset="", folds=2, **cases):
+def cell(arm, repeat, fold, subset="", folds=2, people=None, **cases):
     scores = {case: {"p.mae": mae, "p.mse": mse} for case, (mae, mse) in cases.items()}
-    return CellScores(arm=arm, subset=subset, repeat=repeat, fold=fold, folds=folds, cases=scores)
+    return CellScores(arm=arm, subset=subset, repeat=repeat, fold=fold, folds=folds, cases=scores, people=people or {})
 
 
 def test_folds_are_pooled_and_repeats_averaged_case_by_case():
@@ -76,6 +76,34 @@ def test_comparisons_are_of_the_cases_that_both_have_and_adjusted_together():
     assert found[0].result == compare(maes["a"], maes["b"])
     low, high = sorted(comparison.result.p_t for comparison in found)
     assert sorted(comparison.p_t_holm for comparison in found) == pytest.approx([2 * low, max(2 * low, high)])
+
+
+SESSIONS = {"one-a": "one", "one-b": "one"}
+
+
+def test_the_sessions_of_a_person_count_once():
+    cells = [cell("a", 1, 1, folds=1, people=SESSIONS, **{"one-a": (10, 1), "one-b": (20, 1), "two": (21, 1)})]
+    row = fill(table(), cells).rows[0]
+    assert row.cases == {"one-a": (10, 0.001), "one-b": (20, 0.001), "two": (21, 0.001)}
+    assert (row.entries[0].count, row.entries[0].values) == (2, (18, pytest.approx(statistics.stdev([15, 21])), 18))
+    assert fill(table(statistic="mean_interval"), cells).rows[0].entries[0].values[0] == 18
+
+
+def test_a_comparison_is_person_by_person():
+    maes = {"a": [10.0, 20.0, 30.0, 44.0], "b": [11.0, 23.0, 37.0, 49.0]}
+    cells = [
+        cell(arm, 1, 1, folds=1, people=SESSIONS, **{name: (v, 1) for name, v in zip([*SESSIONS, "two", "three"], values, strict=True)})
+        for arm, values in maes.items()
+    ]
+    found = fill(table(compare=[["a", "b"]]), cells).comparisons[0]
+    assert found.result == compare([15.0, 44.0, 30.0], [17.0, 49.0, 37.0])  # one, three, two
+
+
+def test_arms_are_compared_over_the_repeats_that_both_have():
+    cells = [cell("a", 1, 1, folds=1, one=(10, 1), two=(20, 1)), cell("a", 2, 1, folds=1, one=(90, 1), two=(80, 1))]
+    cells.append(cell("b", 1, 1, folds=1, one=(13, 1), two=(22, 1)))
+    found = fill(table(compare=[["a", "b"]]), cells).comparisons[0]
+    assert found.result == compare([10.0, 20.0], [13.0, 22.0])
 
 
 def test_what_says_the_same_as_another_column_is_not_tested():

@@ -78,6 +78,11 @@ def test_intervals_are_over_repeats_and_subsets_stand_before_the_arms():
     ]
 
 
+def test_no_table_of_intervals_over_repeats_leaves_out_what_they_do_not_tell():
+    table = scores("arms", "mean_interval", [{"arm": "a", "labels": ["A"]}], columns=[MAE])
+    assert "which says nothing of other patients) over the repeats" in compose_markdown("Study", [], [fill(table, CELLS)], [])
+
+
 def losses():
     rows = [{"label": "G_losses", "terms": ["g"], "published": 2.029403}, {"label": "D_losses", "terms": ["d", "e"]}]
     values = {"kind": "losses", "title": "L", "source": "table 2", "arm": "a", "heads": ["Output losses", "Values"], "rows": rows}

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from phantoms import phantom, write_subject
+from transmodal.core.errors import ConfigError
 from transmodal.core.files import write_text
 from transmodal.data.manifest import Image, Manifest, Subject
-from transmodal.evaluation.studies import LossTable, ScoreTable
+from transmodal.evaluation.studies import LossTable, ScoreTable, fill
 from transmodal.imaging.preparation import Preparation
 from transmodal.workflows.design import find_cohorts, load_study, plan, study_names
 from transmodal.workflows.prepare import prepare
@@ -105,6 +106,21 @@ def _check_row(table: ScoreTable, row):
             assert any(numbers[1] == pytest.approx(sd(values), abs=0.06) for sd in (statistics.stdev, statistics.pstdev))
 
 
+# What docs/studies.md says of the papers' own cases.
+P_VALUES = {
+    ("unpaired-cyclegan", "unpaired", "paired"): {"MAE": "0.0008", "PSNR": "0.001"},
+    ("mr-gan", "mrgan", "paired"): {"MAE": "0.095", "PSNR": "0.001"},
+}
+
+
+@pytest.mark.parametrize("compared", P_VALUES)
+def test_tests_of_published_cases_are_as_the_documentation_says(compared):
+    name, *arms = compared
+    found = [comparison for table in load_study(name).tables for comparison in fill(table, []).comparisons if comparison.published]
+    raw = {comparison.column: comparison.result.p_t for comparison in found if [comparison.first, comparison.second] == arms}
+    assert {column: f"{p:.{len(P_VALUES[compared][column]) - 2}f}" for column, p in raw.items()} == P_VALUES[compared]
+
+
 def test_the_folds_of_all_arms_are_of_the_same_people():
     study, manifest = load_study("light-unet-losses"), PAPERS["light-unet-losses"][0]
     cells = plan(study, manifest, find_cohorts(study, manifest)[0])
@@ -124,6 +140,55 @@ def test_what_is_tested_of_a_subset_is_of_it_and_who_is_trained_on_is_as_the_arm
         else:
             others = {subject.id for subject in manifest.subjects} - inside
             assert trained == (others if cell.arm.trained_on == "other" else others | (inside - set(cell.split.test)))
+
+
+SMALL = """
+title = "Small"
+description = "Of subsets."
+folds = 3
+subsets = ["hospital"]
+protocols = ["synthrad2023"]
+arms = [{ name = "constant", recipe = "baseline-constant" }]
+
+[[tables]]
+kind = "scores"
+title = "T"
+source = "s"
+statistic = "mean_sd"
+heads = ["Method"]
+columns = [{ label = "MAE", protocol = "synthrad2023", metric = "mae_hu" }]
+rows = [{ arm = "constant", labels = ["C"] }]
+"""
+WHOLE = SMALL.replace('subsets = ["hospital"]', "")
+
+
+def read(folder, text):
+    write_text(folder / "small.toml", text)
+    return load_study(str(folder / "small.toml"))
+
+
+def test_a_subset_with_fewer_people_than_folds_is_named(tmp_path):
+    study, manifest = read(tmp_path, SMALL), people(both=5, attributes=lambda k: {"hospital": "AABBB"[k]})
+    cohorts, remarks = find_cohorts(study, manifest)
+    assert remarks == ["hospital A: 2 folds instead of 3, as it has 2 people with an MR and a CT"]
+    assert Counter(cell.subset for cell in plan(study, manifest, cohorts)) == {"hospital A": 2, "hospital B": 3}
+
+
+@pytest.mark.parametrize("assignment", ["train.seed=3", " train.seed = 3"])
+def test_a_seed_that_the_study_would_replace_is_refused(tmp_path, assignment):
+    study, manifest = read(tmp_path, WHOLE), people(both=4)
+    with pytest.raises(ConfigError, match=r"constant: *train.seed *= *3 would not be heeded"):
+        plan(study, manifest, find_cohorts(study, manifest)[0], [assignment])
+
+
+def test_a_scaled_study_is_divided_in_one_way_only(tmp_path):
+    small = read(tmp_path, WHOLE + "[scaled]\ntest_fraction = 0.5\nrepeats = 2\n").scaled_down()
+    assert (small.folds, small.test_fraction, small.repeats) == (None, 0.5, 2)
+
+
+def test_a_study_that_cannot_be_scaled_so_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"study small, scaled down:\n.*subsets are tested by cross-validation"):
+        read(tmp_path, SMALL + "[scaled]\ntest_fraction = 0.5\n").scaled_down()
 
 
 def test_the_list_of_studies_is_for_people(capsys):

@@ -8,7 +8,7 @@ from phantoms import phantom, write_subject
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, Interrupted
 from transmodal.core.files import write_text
 from transmodal.core.jobs import Workers
-from transmodal.data.manifest import read_manifest, write_manifest
+from transmodal.data.manifest import RegistrationNote, read_manifest, write_manifest
 from transmodal.evaluation.results import read_scores
 from transmodal.imaging.preparation import Preparation
 from transmodal.workflows import study as workflow
@@ -51,6 +51,11 @@ published = [[100.0, 10.0]]
 """
 
 ONCE = BASELINES.replace("repeats = 2", "")
+BRIEF = BASELINES.replace("folds = 2\nrepeats = 2", "test_fraction = 0.3")
+OTHERWISE = BASELINES.replace(
+    'recipe = "baseline-constant"',
+    'recipe = "baseline-constant"\nset = ["train.steps=1", "train.batch_size=1", "train.validation_fraction=0"]',
+)
 BY_HOSPITAL = BASELINES.replace("repeats = 2", 'subsets = ["hospital", "vendor"]').replace(
     'name = "threshold"', 'name = "threshold"\ntrained_on = "other"'
 )
@@ -171,21 +176,112 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_named(dataset, tmp_pa
     assert run_study(source, dataset, tmp_path / "out").failed == ()
 
 
-def test_other_settings_do_not_pass_for_those_that_are_done(done, dataset):
+def test_other_settings_do_not_pass_for_those_that_are_done(done, dataset, tmp_path):
     folder, _ = done
-    source = str(folder / "baselines.toml")
-    changed = ["train.steps=1", "train.batch_size=1", "train.validation_fraction=0"]
-    assert list_cells(source, dataset, folder / "out", assignments=changed)[-1] == "baselines: 8 cells, 8 to do"
+    assert list_cells(write(tmp_path, OTHERWISE), dataset, folder / "out")[-1] == "baselines: 8 cells, 4 to do"
 
 
 def test_a_cell_of_other_settings_is_not_overwritten(dataset, tmp_path):
     source = write(tmp_path, ONCE)
     done = run_study(source, dataset, tmp_path / "out")
-    changed = ["train.steps=1", "train.batch_size=1", "train.validation_fraction=0"]
-    with pytest.raises(CasesFailed, match=r"4 of 4 cells failed.*\n.*cannot be resumed, because recipe is not what the run began with"):
-        run_study(source, dataset, tmp_path / "out", assignments=changed)
+    write(tmp_path, OTHERWISE.replace("repeats = 2", ""))
+    with pytest.raises(CasesFailed, match=r"2 of 4 cells failed.*\n.*cannot be resumed, because recipe is not what the run began with"):
+        run_study(source, dataset, tmp_path / "out")
+    write(tmp_path, ONCE)
     assert list_cells(source, dataset, tmp_path / "out")[-1] == "baselines: 4 cells, 0 to do"
     assert run_study(source, dataset, tmp_path / "out").cells == done.cells
+
+
+def test_with_other_protocols_a_run_is_kept_and_scored_anew(dataset, tmp_path):
+    source = write(tmp_path, BRIEF)
+    run_study(source, dataset, tmp_path / "out")
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("run.json")}
+    write(tmp_path, BRIEF.replace('protocols = ["synthrad2023"]', 'protocols = ["synthrad2023", "tissue"]'))
+    assert list_cells(source, dataset, tmp_path / "out")[-1] == "baselines: 2 cells, 2 to do"
+    results = run_study(source, dataset, tmp_path / "out")
+    assert all(any(key.startswith("tissue.") for key in scores) for cell in results.cells for scores in cell.scores.cases.values())
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("run.json")} == runs
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"scaled": True}, "scaled was False, and is True"),
+        ({"assignments": ["predict.overlap=0.25"]}, r"assignments was \[\], and is \['predict.overlap=0.25'\]"),
+    ],
+)
+def test_a_folder_of_other_results_is_refused_and_stays_as_it_is(done, dataset, choices, message):
+    folder, _ = done
+    before = {path: path.read_bytes() for path in (folder / "out").glob("*.*")}
+    for call in (run_study, list_cells):
+        with pytest.raises(ConfigError, match=f"out: holds other results .{message}.; give another folder"):
+            call(str(folder / "baselines.toml"), dataset, folder / "out", **choices)
+    assert {path: path.read_bytes() for path in (folder / "out").glob("*.*")} == before
+
+
+def test_the_folder_of_another_study_or_command_or_dataset_is_refused(done, dataset, tmp_path):
+    folder, _ = done
+    write_text(tmp_path / "other.toml", BASELINES)
+    with pytest.raises(ConfigError, match="study was baselines, and is other"):
+        run_study(str(tmp_path / "other.toml"), dataset, folder / "out")
+    with pytest.raises(ConfigError, match=r"\(command was prepare, and is study\)"):
+        run_study(str(folder / "baselines.toml"), dataset, dataset)
+    manifest = read_manifest(dataset)
+    write_manifest(tmp_path, manifest.model_copy(update={"subjects": manifest.subjects[::-1]}))
+    with pytest.raises(ConfigError, match=r"dataset was [0-9a-f]{64}, and is [0-9a-f]{64}"):
+        run_study(str(folder / "baselines.toml"), tmp_path, folder / "out")
+
+
+def test_a_folder_is_a_studys_from_its_first_step_on(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "_write_heads", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        run_study(write(tmp_path, BRIEF), dataset, tmp_path / "out")
+    with pytest.raises(ConfigError, match="scaled was False"):
+        run_study(str(tmp_path / "baselines.toml"), dataset, tmp_path / "out", scaled=True)
+
+
+def test_whatever_ends_a_study_the_tables_of_what_is_done_are_written_first(dataset, tmp_path, monkeypatch):
+    real = workflow.train
+
+    def breaking(recipe, dataset, run, **choices):
+        if "constant" not in run.as_posix():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return real(recipe, dataset, run, **choices)
+
+    monkeypatch.setattr(workflow, "train", breaking)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        run_study(write(tmp_path, BRIEF), dataset, tmp_path / "out")
+    text = (tmp_path / "out" / "tables.md").read_text(encoding="utf-8")
+    assert "- left out: 1 of 2 cells, which are not done yet\n" in text
+    assert "(n = 0 to 1)" in text
+
+
+def test_the_registration_and_its_floor_are_told_with_the_scores(dataset, tmp_path):
+    registered = shutil.copytree(dataset, tmp_path / "dataset")
+    manifest, identity = read_manifest(registered), tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
+    floors = [{"mae_hu": mae} for mae in (8.0, 10.0, 12.0, 14.0)]
+    notes = [RegistrationNote(kind="rigid", matrix=identity, free_form=False, moved_mm=1, doubt_mm=0.5, floor=floor) for floor in floors]
+    subjects = [
+        s.model_copy(update={"steps": s.steps.model_copy(update={"registration": note})})
+        for s, note in zip(manifest.subjects, notes, strict=True)
+    ]
+    write_manifest(registered, manifest.model_copy(update={"subjects": tuple(subjects)}))
+    run_study(write(tmp_path, BRIEF), registered, tmp_path / "out")
+    sheet = read_scores(next((tmp_path / "out").rglob("scores.json")).parent)
+    assert (sheet.registration, sheet.floor) == ("rigid registration by mutual information (elastix)", {"mae_hu": 11.0})
+    text = (tmp_path / "out" / "tables.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert "second registration places them, by synthrad2023: MAE 11.0 HU." in text
+
+
+def test_all_versions_that_cells_were_made_by_are_told(done, dataset, tmp_path):
+    folder, _ = done
+    out = shutil.copytree(folder / "out", tmp_path / "out")
+    note = next((out / "cells").rglob("cell.json"))
+    values = json.loads(note.read_text())
+    current = values["versions"]["numpy"]
+    write_text(note, json.dumps({**values, "versions": {**values["versions"], "numpy": "1.0"}}))
+    run_study(str(folder / "baselines.toml"), dataset, out)
+    assert f"numpy 1.0 and {current}," in (out / "tables.md").read_text(encoding="utf-8")
 
 
 def test_a_prior_whose_atlases_failed_says_so(dataset, tmp_path, monkeypatch):
@@ -241,6 +337,8 @@ def test_no_person_is_trained_on_and_tested(dataset, tmp_path):
     write_manifest(sessions, manifest.model_copy(update={"subjects": tuple(subjects)}))
     results = run_study(write(tmp_path, ONCE), sessions, tmp_path / "out")
     assert {frozenset(cell.scores.cases) for cell in results.cells} == {frozenset({"head0", "head1"}), frozenset({"head2", "head3"})}
+    row = results.tables[0].rows[0]
+    assert (len(row.cases), row.entries[0].count) == (4, 2)  # of two people
 
 
 def test_an_arm_may_be_trained_on_some_of_the_people_only(dataset, tmp_path):
@@ -296,6 +394,11 @@ def test_atlases_of_a_prior_are_the_run_of_their_arm_in_the_same_fold(dataset, t
         ("[200.0, 10.0]", "[200.0]", "constant: published has not 2 numbers"),
         ('name = "threshold"', 'name = "threshold"\natlases = "constant"', "the recipe baseline-threshold does not build on atlases"),
         ('name = "threshold"', 'name = "threshold"\natlases = "none"', "atlases of threshold: the name of an arm"),
+        (
+            'name = "threshold"',
+            'name = "threshold"\nset = ["train.seed = 3"]',
+            "train.seed = 3 would not be heeded.*set seed in",
+        ),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(dataset, tmp_path, old, new, message):

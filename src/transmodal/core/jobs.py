@@ -7,12 +7,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from transmodal.core.errors import ConfigError, TransmodalError
+from transmodal.core.errors import ConfigError, OutOfMemory, TransmodalError
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, Future, LocalCluster
 
 Case = TypeVar("Case")
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ def run_jobs(
     Yields
     ------
     (case, result or TransmodalError)
-        Any other exception is a fault of the program, and is raised.
+        `OutOfMemory` if the processes that were given the case were killed. Any other exception is a fault of the program, and is raised.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def run_jobs(
     with _client(workers) as client:
         pending = {client.submit(_guarded, function, case, pure=False): case for case in cases}
         for future in as_completed(list(pending), loop=client.loop):
-            yield pending.pop(future), future.result()
+            yield pending.pop(future), _outcome(future)
 
 
 def _guarded(function: Callable[[Case], Result], case: Case) -> Result | TransmodalError:
@@ -85,6 +85,19 @@ def _guarded(function: Callable[[Case], Result], case: Case) -> Result | Transmo
         return function(case)
     except TransmodalError as error:
         return error
+
+
+def _outcome(future: "Future") -> Any:
+    """What `_guarded` returned, or that no process survived the case."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker:
+        return OutOfMemory(
+            "every process that was given it was killed, as the system does when memory runs out; give fewer --workers, or use a machine "
+            "with more memory"
+        )
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 import datetime
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Any
 
-from transmodal.core.config import Config
+from transmodal.core.config import Config, validate
+from transmodal.core.files import read_json
 
 RECORD_NAME = "record.json"
 _PACKAGES = ("transmodal", "numpy", "scipy", "torch", "lightning-fabric", "SimpleITK", "nibabel", "zarr", "monai")
@@ -41,12 +43,31 @@ def make_record(
     return Record(
         command=command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={name: version for name in _PACKAGES if (version := _version(name))},
+        versions=package_versions(),
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         seed=seed,
         inputs=inputs or {},
         settings=settings or {},
     )
+
+
+def package_versions() -> dict[str, str]:
+    """The version of each package that results depend on most, as far as it is installed."""
+    return {name: version for name in _PACKAGES if (version := _version(name))}
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a folder, or None if it has none.
+
+    Raises
+    ------
+    FileError
+        If it is no JSON.
+    ConfigError
+        If it is no record.
+    """
+    path = Path(folder) / RECORD_NAME
+    return validate(Record, read_json(path), str(path)) if path.is_file() else None
 
 
 def _version(name: str) -> str | None:

@@ -1,11 +1,12 @@
 """Who trains and who is tested: always whole subjects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
+from transmodal.data.manifest import Subject
 
 
 class Split(Config):
@@ -55,6 +56,14 @@ def folds(subjects: Sequence[str], k: int, seed: int) -> list[Split]:
     order = shuffled(subjects, seed)
     parts = [order[i::k] for i in range(k)]
     return [Split(train=tuple(s for j, part in enumerate(parts) if j != i for s in part), test=parts[i]) for i in range(k)]
+
+
+def people_of(subjects: Iterable[Subject]) -> dict[str, list[str]]:
+    """Each person to the names of his or her subjects, such as sessions; all in the order in which they are given."""
+    people: dict[str, list[str]] = {}
+    for subject in subjects:
+        people.setdefault(subject.person, []).append(subject.id)
+    return people
 
 
 def subjects_of(split: Split, people: Mapping[str, Sequence[str]]) -> Split:

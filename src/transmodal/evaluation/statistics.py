@@ -3,7 +3,7 @@
 import math
 import statistics
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -11,12 +11,15 @@ from jaxtyping import Float
 from transmodal.core.config import Config
 
 TOO_FEW = "fewer than two values"
+TOO_FEW_TO_RESAMPLE = "fewer than five values, of which there are too few different samples"
 NO_SPREAD = "all values are the same"
 NO_DIFFERENCE = "the two are the same in every case"
 CONSTANT_DIFFERENCE = "the difference is the same in every case"
 
 LEVEL = 0.95
 _RESAMPLES = 9999
+# Of four values there are only 35 different samples to draw, of five 126.
+_LEAST_RESAMPLED = 5
 # Differences closer together than this share of the largest one are the same but for rounding.
 _ROUNDING = 1e-12
 
@@ -81,29 +84,27 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(low=mean - half, high=mean + half)
 
 
-def bootstrap_interval(values: Sequence[float], statistic: Callable[..., object] = np.mean, seed: int = 0) -> Interval:
-    """The interval of a statistic by the bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 1987), of 9999 resamples.
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """The interval of the mean by the bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 1987), of 9999 resamples.
 
     Parameters
     ----------
     values : sequence of float
-        Finite, and independent of one another.
-    statistic : callable
-        Of an array, with an argument ``axis``, such as ``np.mean`` or ``np.median``.
+        Finite, and independent of one another; at least five.
     seed : int
         The same seed gives the same interval.
     """
     from scipy.stats import bootstrap
 
-    if len(values) < 2:
-        return Interval(reason=TOO_FEW)
+    if len(values) < _LEAST_RESAMPLED:
+        return Interval(reason=TOO_FEW_TO_RESAMPLE)
     array = np.asarray(values, dtype=np.float64)
     if _is_constant(array):
         return Interval(reason=NO_SPREAD)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of samples that leave no interval, which are told by a NaN as well
         options = {"confidence_level": LEVEL, "n_resamples": _RESAMPLES, "method": "BCa", "rng": np.random.default_rng(seed)}
-        found = bootstrap((array,), statistic, **options).confidence_interval
+        found = bootstrap((array,), np.mean, **options).confidence_interval
     low, high = float(found.low), float(found.high)
     if not (math.isfinite(low) and math.isfinite(high)):
         return Interval(reason="the values are too few or too much alike for a bootstrap")

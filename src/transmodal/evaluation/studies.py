@@ -1,6 +1,7 @@
 """The tables of a study: their form as a paper has it, and the numbers that fill it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -18,6 +19,8 @@ PARTS: dict[Statistic, tuple[str, ...]] = {
 }
 
 Numbers = tuple[float, ...]
+# A case and a repeat, to the value of a metric.
+_Values = dict[tuple[str, int], float]
 
 
 class Column(Config):
@@ -80,7 +83,8 @@ class ScoreTable(Config):
     form : {"arms", "metrics", "cases"}
         A row an arm; a row a metric, with the arms as columns; or a row a case, with the arms beside one another, and a last one of all.
     statistic : {"mean_sd_median", "mean_sd", "mean_interval"}
-        Over the cases; or the mean over all cases of each repeat, and over the repeats its mean with the 95 % interval.
+        Over the people, of each the mean over his or her cases; or the mean over all people of each repeat, and over the repeats its mean
+        with the 95 % interval.
     heads : tuple of str
         Of the columns that name the rows.
     columns : tuple of Column
@@ -170,6 +174,8 @@ class CellScores(Config):
         How many there are in a repeat.
     cases : dict
         Case, then ``protocol.metric``, to the value, or None where it is not defined.
+    people : dict
+        Case to the person whose it is; a case that it lacks is of a person by itself.
     losses : dict
         Metric of the training log to its mean over the last rows.
     """
@@ -180,6 +186,7 @@ class CellScores(Config):
     fold: int
     folds: int
     cases: dict[str, dict[str, float | None]] = {}
+    people: dict[str, str] = {}
     losses: dict[str, float] = {}
 
 
@@ -189,7 +196,7 @@ class Entry(Config):
     Parameters
     ----------
     count : int
-        How many cases, or repeats, they are of.
+        How many people, or repeats, they are of.
     values : tuple of float or None
         As many as the statistic has.
     published : tuple of float
@@ -281,7 +288,11 @@ def fill(table: ScoreTable | LossTable, cells: Sequence[CellScores], subsets: Se
         for subset in subsets
         for row in table.rows
     ]
-    comparisons = [comparison for subset in subsets for comparison in _compare_rows(table, [r for r in rows if r.subset == subset], seed)]
+    comparisons = [
+        comparison
+        for subset in subsets
+        for comparison in _compare_arms(table, subset, [cell for cell in cells if cell.subset == subset], seed)
+    ]
     return FilledTable(form=table, rows=tuple(rows), comparisons=tuple(_adjust(comparisons) + _adjust(_compare_published(table, seed))))
 
 
@@ -291,12 +302,13 @@ def _loss(row: LossRow, cells: Sequence[CellScores]) -> Entry:
 
 
 def _fill_row(table: ScoreTable, row: Row, subset: str, cells: Sequence[CellScores]) -> FilledRow:
-    by_case = [_over_repeats(cells, column) for column in table.columns]
+    people = _people(cells)
+    by_case = [_over_repeats(_values(cells, column)) for column in table.columns]
     names = sorted({name for found in by_case for name in found})
     entries = []
     for k, column in enumerate(table.columns):
         published = row.published[k] if k < len(row.published) else ()
-        values = _repeat_means(cells, column) if table.statistic == "mean_interval" else list(by_case[k].values())
+        values = _repeat_means(cells, column) if table.statistic == "mean_interval" else _over_cases(by_case[k], people)
         entries.append(Entry(count=len(values), values=_STATISTICS[table.statistic](values), published=published))
     return FilledRow(
         arm=row.arm,
@@ -308,31 +320,43 @@ def _fill_row(table: ScoreTable, row: Row, subset: str, cells: Sequence[CellScor
     )
 
 
-def _over_repeats(cells: Sequence[CellScores], column: Column) -> dict[str, float]:
-    """The mean of each case over the repeats, without those that have no value."""
-    found: dict[str, list[float]] = {}
-    for cell in cells:
-        for case, value in _values(cell, column):
-            found.setdefault(case, []).append(value)
-    return {case: sum(values) / len(values) for case, values in sorted(found.items())}
+def _people(cells: Sequence[CellScores]) -> dict[str, str]:
+    return {case: person for cell in cells for case, person in cell.people.items()}
+
+
+def _values(cells: Sequence[CellScores], column: Column) -> _Values:
+    """What is defined."""
+    scores = {(case, cell.repeat): scores.get(column.key) for cell in cells for case, scores in cell.cases.items()}
+    return {key: value * column.scale for key, value in sorted(scores.items()) if value is not None}
+
+
+def _over_repeats(values: _Values) -> dict[str, float]:
+    """The mean of each case over the repeats."""
+    return _means((case, value) for (case, _), value in values.items())
+
+
+def _over_cases(by_case: Mapping[str, float], people: Mapping[str, str]) -> list[float]:
+    """The mean of each person over his or her cases, which are not independent of one another."""
+    return list(_means((people.get(case, case), value) for case, value in by_case.items()).values())
 
 
 def _repeat_means(cells: Sequence[CellScores], column: Column) -> list[float]:
-    """The mean over the cases of each repeat whose folds are all there."""
+    """The mean over the people of each repeat whose folds are all there."""
     means = []
     for repeat in sorted({cell.repeat for cell in cells}):
         parts = [cell for cell in cells if cell.repeat == repeat]
-        values = [value for cell in parts for _, value in _values(cell, column)]
+        values = _over_cases(_over_repeats(_values(parts, column)), _people(parts))
         if len(parts) == parts[0].folds and values:
-            means.append(sum(values) / len(values))
+            means.append(fmean(values))
     return means
 
 
-def _values(cell: CellScores, column: Column) -> Iterable[tuple[str, float]]:
-    for case, scores in cell.cases.items():
-        value = scores.get(column.key)
-        if value is not None:
-            yield case, value * column.scale
+def _means(named: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean of the values of each name."""
+    found: dict[str, list[float]] = {}
+    for name, value in named:
+        found.setdefault(name, []).append(value)
+    return {name: fmean(values) for name, values in found.items()}
 
 
 def _mean_sd_median(values: Sequence[float]) -> tuple[float | None, ...]:
@@ -356,17 +380,20 @@ _STATISTICS: dict[Statistic, Callable[[Sequence[float]], tuple[float | None, ...
 }
 
 
-def _compare_rows(table: ScoreTable, rows: Sequence[FilledRow], seed: int) -> list[Comparison]:
-    by_arm = {row.arm: row for row in rows}
-    found = []
+def _compare_arms(table: ScoreTable, subset: str, cells: Sequence[CellScores], seed: int) -> list[Comparison]:
+    people, found = _people(cells), []
     for first, second in table.compare:
-        one, two = by_arm[first], by_arm[second]
-        for k, column in _tested(table):
-            pairs = [(one.cases[name][k], two.cases[name][k]) for name in one.cases if name in two.cases]
-            known = [(a, b) for a, b in pairs if a is not None and b is not None]
-            result = compare([a for a, _ in known], [b for _, b in known], seed)
-            found.append(_comparison(first, second, one.subset, column, result, published=False))
+        one, two = ([cell for cell in cells if cell.arm == arm] for arm in (first, second))
+        for _, column in _tested(table):
+            result = compare(*_matched(_values(one, column), _values(two, column), people), seed)
+            found.append(_comparison(first, second, subset, column, result, published=False))
     return found
+
+
+def _matched(first: _Values, second: _Values, people: Mapping[str, str]) -> tuple[list[float], list[float]]:
+    """The values of two arms, person by person, over the cases and repeats that both have."""
+    one, two = ({key: value for key, value in values.items() if key in first and key in second} for values in (first, second))
+    return _over_cases(_over_repeats(one), people), _over_cases(_over_repeats(two), people)
 
 
 def _compare_published(table: ScoreTable, seed: int) -> list[Comparison]:

@@ -10,14 +10,16 @@ from transmodal.evaluation.studies import PARTS, Column, Comparison, Entry, Fill
 ABSENT = "–"
 _PAPER = "paper"
 _STATISTIC_WORDS: dict[Statistic, str] = {
-    "mean_sd_median": "mean (standard deviation), median, over the subjects",
-    "mean_sd": "mean ± standard deviation over the subjects",
-    "mean_interval": "mean (95 % confidence interval by Student's t) over the repeats, of the mean over all subjects of each",
+    "mean_sd_median": "mean (standard deviation), median, over the people",
+    "mean_sd": "mean ± standard deviation over the people",
+    "mean_interval": "mean (95 % confidence interval by Student's t: how far the training is a matter of chance, which says nothing of "
+    "other patients) over the repeats, of the mean over all people of each",
 }
 _COMPARED = (
-    "Differences are first minus second, subject by subject, of the means over the repeats. Intervals of 95 %: of the mean by Student's t, "
-    "and by the bootstrap (BCa). P values are two-sided; in brackets, adjusted for all tests of their kind here (Holm). Effect sizes: "
-    "Cohen's d_z, and the matched-pairs rank-biserial correlation. They are about other subjects, not about other trainings."
+    "Differences are first minus second, person by person, of the means over the subjects and repeats that both have. Intervals of 95 %: "
+    "of the mean by Student's t, and by the bootstrap (BCa). P values are two-sided; in brackets, adjusted for all tests of their kind "
+    "here (Holm). Effect sizes: Cohen's d_z, and the matched-pairs rank-biserial correlation. They are about other people, not about other "
+    "trainings."
 )
 
 Grid = list[list[str]]
@@ -40,7 +42,7 @@ def compose_markdown(title: str, introduction: Sequence[str], tables: Sequence[F
 
 
 def compose_csv(tables: Sequence[FilledTable]) -> str:
-    """Write every number of the tables on a line of its own: where it stands, how many cases or repeats it is of, ours, and the paper's.
+    """Write every number of the tables on a line of its own: where it stands, how many people or repeats it is of, ours, and the paper's.
 
     A value of one case has the statistic ``value``.
     """

@@ -11,12 +11,11 @@ from pydantic import Field, model_validator
 from transmodal.core.config import Config, read_toml, validate
 from transmodal.core.errors import ConfigError, DataError
 from transmodal.core.volume import target_of
-from transmodal.data.manifest import Manifest, Subject
-from transmodal.data.splits import Split, folds, random_split, shuffled, subjects_of
+from transmodal.data.manifest import Manifest
+from transmodal.data.splits import Split, folds, people_of, random_split, shuffled, subjects_of
 from transmodal.evaluation.protocols import find_protocol
 from transmodal.evaluation.studies import ScoreTable, Table
 from transmodal.imaging.layouts.subjects import safe_names
-from transmodal.methods.prior import PriorSettings
 from transmodal.methods.recipe import Recipe, load_recipe
 
 People = Mapping[str, Sequence[str]]
@@ -148,13 +147,14 @@ class Study(Config):
         )
 
     def scaled_down(self) -> "Study":
-        """The study that ``[scaled]`` makes of this one."""
+        """The study that ``[scaled]`` makes of this one, or `ConfigError` if there can be none such."""
         small, arms = self.scaled, []
         for arm in self.arms:
             other = small.arms.get(arm.name, ScaledArm())
-            arms.append(arm.model_copy(update={"recipe": other.recipe or arm.recipe, "set": (*arm.set, *small.set, *other.set)}))
-        numbers = {name: getattr(small, name) or getattr(self, name) for name in ("folds", "test_fraction", "repeats")}
-        return self.model_copy(update={**numbers, "arms": tuple(arms)})
+            arms.append({**dict(arm), "recipe": other.recipe or arm.recipe, "set": (*arm.set, *small.set, *other.set)})
+        divided = self if small.folds is None and small.test_fraction is None else small  # two ways, of which a study takes one
+        numbers = {"folds": divided.folds, "test_fraction": divided.test_fraction, "repeats": small.repeats or self.repeats}
+        return validate(Study, {**dict(self), **numbers, "arms": arms}, f"study {self.name}, scaled down")
 
 
 def study_names() -> list[str]:
@@ -222,6 +222,8 @@ class Cell:
         With all that the study and the user replace in it.
     protocols : tuple of str
     split : Split
+    people : dict
+        Subject that is tested to the person whose it is.
     subset : str
         What is tested; empty for the whole dataset.
     place : tuple of str
@@ -236,6 +238,7 @@ class Cell:
     recipe: Recipe
     protocols: tuple[str, ...]
     split: Split
+    people: dict[str, str]
     subset: str
     place: tuple[str, ...]
     repeat: int
@@ -283,7 +286,7 @@ def find_cohorts(study: Study, manifest: Manifest) -> tuple[list[Cohort], list[s
     -------
     list of Cohort
     list of str
-        What of the subsets is left out, and why.
+        What of the subsets is left out, or divided into fewer folds, and why.
 
     Raises
     ------
@@ -309,15 +312,20 @@ def find_cohorts(study: Study, manifest: Manifest) -> tuple[list[Cohort], list[s
             f"the dataset has no subsets to compare: {'; '.join(remarks)}. Give the subjects {', '.join(study.subsets)} as attributes, "
             "by --attributes or when preparing"
         )
+    assert study.folds is not None, "subsets are cross-validated"
+    for cohort in found:
+        people = len(cohort.tested)
+        if people < study.folds:
+            remarks.append(f"{cohort.label}: {people} folds instead of {study.folds}, as it has {people} people with an MR and a CT")
     names = safe_names([cohort.label for cohort in found])
     return [replace(cohort, folder=name) for cohort, name in zip(found, names, strict=True)], remarks
 
 
 def _whole(study: Study, manifest: Manifest) -> Cohort:
-    tested = _people([subject for subject in manifest.subjects if subject.paired])
+    tested = people_of(subject for subject in manifest.subjects if subject.paired)
     if study.tested and not tested:
         raise DataError("no subject of the dataset has both an MR and a CT, so none can be tested")
-    everyone = _people(manifest.subjects)
+    everyone = people_of(manifest.subjects)
     own = {person: names for person, names in everyone.items() if person in tested}
     return Cohort("", "", tested, own, {person: names for person, names in everyone.items() if person not in tested})
 
@@ -326,17 +334,10 @@ def _subset(manifest: Manifest, attribute: str, value: str) -> Cohort:
     """Those with one value of an attribute; nobody of them is among the others, even if other scans of him or her are."""
     known = [subject for subject in manifest.subjects if attribute in subject.attributes]
     inside = [subject for subject in known if _text(subject.attributes[attribute]) == value]
-    own, everyone = _people(inside), _people(known)
-    tested = _people([subject for subject in inside if subject.paired])
+    own, everyone = people_of(inside), people_of(known)
+    tested = people_of(subject for subject in inside if subject.paired)
     others = {person: names for person, names in everyone.items() if person not in own}
     return Cohort(f"{attribute} {value}", "", tested, {person: names for person, names in own.items() if person in tested}, others)
-
-
-def _people(subjects: Sequence[Subject]) -> People:
-    people: dict[str, list[str]] = {}
-    for subject in subjects:
-        people.setdefault(subject.person, []).append(subject.id)
-    return people
 
 
 def _text(value: str | float) -> str:
@@ -369,13 +370,18 @@ def plan(study: Study, manifest: Manifest, cohorts: Sequence[Cohort], assignment
                 splits = _splits(study, arm, recipe, cohort, manifest)
                 for k, split in enumerate(splits):
                     place = (*([cohort.folder] if cohort.folder else []), f"repeat-{repeat + 1}", f"fold-{k + 1}")
-                    protocols = protocols_of(study, arm)
-                    cells.append(Cell(arm, recipe, protocols, split, cohort.label, place, repeat + 1, k + 1, len(splits)))
+                    protocols, people = protocols_of(study, arm), _people_tested(cohort, split)
+                    cells.append(Cell(arm, recipe, protocols, split, people, cohort.label, place, repeat + 1, k + 1, len(splits)))
     return cells
+
+
+def _people_tested(cohort: Cohort, split: Split) -> dict[str, str]:
+    return {name: person for person, names in cohort.tested.items() for name in names if name in split.test}
 
 
 def _resolve(study: Study, arm: Arm, repeat: int, assignments: Sequence[str]) -> Recipe:
     given = [*arm.set, *assignments]
+    _require_no_seed(study, arm, given)
     recipe = load_recipe(arm.recipe, given)
     if recipe.train is not None:
         recipe = load_recipe(arm.recipe, [*given, f"train.seed={study.seed + repeat}"])
@@ -383,9 +389,18 @@ def _resolve(study: Study, arm: Arm, repeat: int, assignments: Sequence[str]) ->
         note = find_protocol(name).note
         if note.modality != target_of(recipe.direction):
             raise ConfigError(f"study {study.name}: {arm.name} does {recipe.direction}, and the protocol {name} is for {note.modality}")
-    if arm.atlases is not None and not isinstance(recipe.method, PriorSettings):
+    if arm.atlases is not None and not hasattr(recipe.method, "atlases"):
         raise ConfigError(f"study {study.name}: atlases = {arm.atlases} of {arm.name}: the recipe {arm.recipe} does not build on atlases")
     return recipe
+
+
+def _require_no_seed(study: Study, arm: Arm, assignments: Sequence[str]) -> None:
+    for text in assignments:
+        if text.partition("=")[0].strip() == "train.seed":
+            raise ConfigError(
+                f"study {study.name}, {arm.name}: {text} would not be heeded: each repeat has a seed of its own, counted from that of the "
+                "study; leave it out, and set seed in the TOML of the study"
+            )
 
 
 def _splits(study: Study, arm: Arm, recipe: Recipe, cohort: Cohort, manifest: Manifest) -> list[Split]:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from transmodal.core.config import validate
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, TransmodalError, about
-from transmodal.core.files import folder_lock, read_json, sha256, write_json
+from transmodal.core.files import folder_lock, sha256, write_json
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, Record, make_record
+from transmodal.core.record import RECORD_NAME, Record, make_record, read_record
 from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
 from transmodal.evaluation.cases import Matching, Pair, companion, companion_of_prediction, find_images, holds, match
 from transmodal.evaluation.dose import DOSE, dose_protocol
@@ -184,7 +183,7 @@ def _sheet(
     failures: Sequence[CaseFailure],
     matching: Matching,
 ) -> ScoreSheet:
-    made_by, origin = _read_record(predictions), _origin(references)
+    made_by, origin = read_record(predictions), _origin(references)
     notes = tuple(protocol.note for protocol in protocols)
     return ScoreSheet(
         label=_setting(made_by, "title") or _setting(made_by, "model") or predictions.resolve().name,
@@ -235,15 +234,10 @@ def _choose(protocols: tuple[Protocol, ...], modality: Modality, product: Produc
     return protocols
 
 
-def _read_record(folder: Path) -> Record | None:
-    path = folder / RECORD_NAME
-    return validate(Record, read_json(path), str(path)) if path.is_file() else None
-
-
 def _origin(references: Path) -> Record | None:
     """Read the record of the references; in SynthRAD layout (``Task1/brain/CASE``) it may lie up to two folders above them."""
     folders = (references.resolve(), *references.resolve().parents[:2])
-    return next((record for folder in folders if (record := _read_record(folder))), None)
+    return next((record for folder in folders if (record := read_record(folder))), None)
 
 
 def _setting(record: Record | None, key: str) -> str | None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,6 +95,18 @@ def prepare(
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(found)} subjects could not be prepared:\n" + "\n".join(failures))
     return manifest
+
+
+def registration_settings(manifest: Manifest) -> dict[str, Any]:
+    """How the pairs of a dataset were registered, as settings of a record that `evaluate` finds; none if none was.
+
+    Returns
+    -------
+    dict
+        ``registration``, in words, and ``floor``: the mean over the pairs of each score of the registration floor.
+    """
+    notes = [subject.steps.registration for subject in manifest.subjects if subject.steps.registration is not None]
+    return {"registration": describe_registration(notes), "floor": mean_floor(notes)} if notes else {}
 
 
 def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) -> Subject:
@@ -235,9 +248,8 @@ def _finish(dataset: Path, manifest: Manifest, failures: Sequence[str]) -> None:
     inputs = {f"{s.id}/{name}": image.sha256 for s in manifest.subjects for name, image in s.images.items() if image.sha256}
     record = make_record("prepare", inputs=inputs, settings=manifest.preparation.model_dump(mode="json"))
     write_json(dataset / RECORD_NAME, record.model_dump(mode="json"))
-    registered = [subject.steps.registration for subject in manifest.subjects if subject.steps.registration is not None]
-    if registered:
-        settings = {"registration": describe_registration(registered), "floor": mean_floor(registered)}
+    settings = registration_settings(manifest)
+    if settings:
         write_json(dataset / ALIGNED_NAME / RECORD_NAME, make_record("prepare", inputs=inputs, settings=settings).model_dump(mode="json"))
     else:
         shutil.rmtree(dataset / ALIGNED_NAME, ignore_errors=True)

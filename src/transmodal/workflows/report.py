@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from transmodal.core.config import validate
 from transmodal.core.errors import DataError, TransmodalError
-from transmodal.core.files import read_json, sha256, write_text
+from transmodal.core.files import sha256, write_text
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, Record, make_record
+from transmodal.core.record import Record, make_record, read_record
 from transmodal.engine.logs import METRICS_NAME, PREVIEWS_NAME, read_metrics
 from transmodal.evaluation.agreement import pool
 from transmodal.evaluation.cases import find_images, holds
@@ -66,7 +65,7 @@ def report(
     scored = [
         _scored(name, folder, sheet) for name, folder, sheet in track(list(zip(names, scored_in, sheets, strict=True)), "drawing slices")
     ]
-    records = [_read_record(folder) for folder in trained_in]
+    records = [read_record(folder) for folder in trained_in]
     runs = _distinct([_run_title(folder, record) for folder, record in zip(trained_in, records, strict=True)], trained_in)
     trained = [_trained(name, folder, record) for name, folder, record in zip(runs, trained_in, records, strict=True)]
     inputs = {f"{name}/{SCORES_NAME}": sha256(folder / SCORES_NAME) for name, folder in zip(names, scored_in, strict=True)}
@@ -93,7 +92,7 @@ def _require_source(folder: Path) -> None:
 
 def _unscored(folders: Sequence[Path], scans: Path | None) -> list[Maker]:
     """Methods of which there are images only, named as `evaluate` would name them."""
-    records = [_read_record(folder) for folder in folders]
+    records = [read_record(folder) for folder in folders]
     titles = [str(record.settings.get("title", "")) if record else "" for record in records]
     names = _distinct([title or folder.resolve().name for title, folder in zip(titles, folders, strict=True)], folders)
     sources = {stem: find_images(scans, stem) for stem in ("mr", "ct") if scans and holds(scans, stem)}
@@ -123,11 +122,6 @@ def _distinct(labels: Sequence[str], folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} [{index}]" for index, name in enumerate(names, start=1)]
 
 
-def _read_record(folder: Path) -> Record | None:
-    path = folder / RECORD_NAME
-    return validate(Record, read_json(path), str(path)) if path.is_file() else None
-
-
 def _run_title(folder: Path, record: Record | None) -> str:
     """The title of the recipe that a run was trained by, or the name of the folder."""
     return str(record.settings.get("title", folder.resolve().name)) if record else folder.resolve().name
@@ -152,4 +146,4 @@ def _scored(name: str, folder: Path, sheet: ScoreSheet) -> Scored:
             unseen.append(f"{case.case} is not shown: {error}")
     in_order = [shown[case] for case in places if case in shown]
     unit = "HU" if sheet.direction == "mr2ct" else "grey levels"
-    return Scored(name, sheet, _read_record(folder), in_order, unseen, pool([one for one in agreements if one is not None]), unit)
+    return Scored(name, sheet, read_record(folder), in_order, unseen, pool([one for one in agreements if one is not None]), unit)

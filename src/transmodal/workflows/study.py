@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from transmodal.core.config import Config, validate
-from transmodal.core.errors import CasesFailed, DataError, Interrupted, TransmodalError
+from transmodal.core.errors import CasesFailed, ConfigError, DataError, Interrupted, TransmodalError
 from transmodal.core.files import folder_lock, read_json, sha256, write_json, write_text
 from transmodal.core.jobs import HERE, Workers, run_jobs
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, Record, make_record
+from transmodal.core.record import RECORD_NAME, Record, make_record, package_versions, read_record
 from transmodal.core.volume import Volume
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
 from transmodal.data.store import Dataset
@@ -32,14 +32,13 @@ from transmodal.evaluation.results import ScoreSheet
 from transmodal.evaluation.studies import CellScores, FilledTable, fill
 from transmodal.imaging.layouts.tables import read_attributes
 from transmodal.imaging.scan import write_scan
-from transmodal.methods.prior import PriorSettings
-from transmodal.methods.recipe import Recipe
+from transmodal.methods.recipe import Recipe, parse_recipe
 from transmodal.reporting.health import numbers
-from transmodal.reporting.quality import describe_registration
 from transmodal.reporting.study import compose_csv, compose_markdown
-from transmodal.reporting.tables import statement
+from transmodal.reporting.tables import statement, with_unit
 from transmodal.workflows.design import Cell, Study, find_cohorts, load_study, plan
 from transmodal.workflows.evaluate import evaluate
+from transmodal.workflows.prepare import FLOOR_PROTOCOL, registration_settings
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import other_preparation, train
 
@@ -55,7 +54,7 @@ class DoneCell(Config):
     Parameters
     ----------
     key : str
-        Hash of all that its scores depend on.
+        Hash of all that its scores depend on but the machine and the versions of the packages.
     scores : CellScores
     train, validation, test : int
         How many subjects there were of each.
@@ -64,6 +63,8 @@ class DoneCell(Config):
     seconds : float
         What the call took that finished it.
     machine : str
+    versions : dict
+        Package to its version, when it was finished.
     """
 
     key: str
@@ -74,6 +75,7 @@ class DoneCell(Config):
     seed: int | None
     seconds: float
     machine: str
+    versions: dict[str, str]
 
 
 class FailedCell(Config):
@@ -94,7 +96,7 @@ class StudyResults(Config):
     assignments : tuple of str
         What the user replaced in all recipes.
     remarks : tuple of str
-        What was left out.
+        What was left out, or divided otherwise than the study asks for.
     preparation : tuple of str
         What the recipes ask for, and the dataset is not.
     record : Record
@@ -141,9 +143,11 @@ class _Plan:
     subsets : list of str
         What is tested by itself; the empty name stands for the whole dataset.
     remarks : list of str
-        What was left out.
+        What was left out, or divided otherwise than the study asks for.
     cells : list of Cell
     bench : _Bench
+    record : Record
+        Of the folder that is written.
     """
 
     study: Study
@@ -152,6 +156,7 @@ class _Plan:
     remarks: list[str]
     cells: list[Cell]
     bench: _Bench
+    record: Record
 
 
 def run_study(
@@ -166,7 +171,8 @@ def run_study(
 ) -> StudyResults:
     """Do all cells of a study that are not done yet, and write its tables.
 
-    A cell that fails does not stop the others. The subjects are tested as the dataset holds them: on its grid, in its masks.
+    A cell that fails does not stop the others; if anything else ends the study, the tables of what is done are written first. The
+    subjects are tested as the dataset holds them: on its grid, in its masks.
 
     Parameters
     ----------
@@ -176,7 +182,7 @@ def run_study(
         A folder written by `prepare`.
     out : Path
         The folder to write: ``study.json``, ``tables.md``, ``tables.csv``, the scans that are tested in ``heads/``, and each cell in
-        ``cells/ARM/…``.
+        ``cells/ARM/…``. It is of this study, with these settings and inputs, alone.
     assignments : sequence of str
         Values to replace in the recipes of all arms.
     scaled : bool
@@ -189,39 +195,27 @@ def run_study(
     Raises
     ------
     ConfigError
-        If the study or a setting is impossible.
+        If the study or a setting is impossible, or `out` holds the results of another one.
     DataError
         If the dataset does not hold what the study needs.
     CasesFailed
-        If some cells failed. The tables of the others are written by then.
+        If some cells failed.
     Interrupted
         On SIGINT or SIGTERM while a cell is trained. The same call does the rest.
     """
     laid = _lay_out(source, dataset, out, assignments, scaled, attributes)
-    study, manifest, cells = laid.study, laid.manifest, laid.cells
+    failures: dict[Path, TransmodalError] = {}
     with folder_lock(Path(out)):
-        _write_heads(laid.bench, manifest, sorted({name for cell in cells for name in cell.split.test}))
-        done, failed = _do_all(cells, laid.bench, workers)
-        record = _record(study, dataset, assignments, scaled)
-        tables = tuple(fill(table, [cell.scores for cell in done], laid.subsets, study.seed) for table in study.tables)
-        results = StudyResults(
-            study=study.model_dump(mode="json"),
-            scaled=scaled,
-            assignments=tuple(assignments),
-            remarks=tuple(laid.remarks),
-            preparation=tuple(dict.fromkeys(text for cell in cells if (text := other_preparation(cell.recipe, manifest)))),
-            record=record,
-            cells=tuple(done),
-            failed=tuple(failed),
-            tables=tables,
-        )
-        write_json(Path(out) / STUDY_NAME, results.model_dump(mode="json"))
-        write_text(Path(out) / CSV_NAME, compose_csv(tables))
-        write_text(Path(out) / MARKDOWN_NAME, compose_markdown(study.title, _introduce(study), tables, _making(study, manifest, results)))
-        write_json(Path(out) / RECORD_NAME, record.model_dump(mode="json"))
-    if failed:
-        listing = "\n".join(f"{cell.folder}: {cell.message}" for cell in failed)
-        raise CasesFailed(f"{len(failed)} of {len(cells)} cells failed; the tables are of the others:\n{listing}")
+        _require_own(Path(out), laid.record)
+        write_json(Path(out) / RECORD_NAME, laid.record.model_dump(mode="json"))  # first, so that no other study is mixed with this one
+        _write_heads(laid.bench, laid.manifest, sorted({name for cell in laid.cells for name in cell.split.test}))
+        try:
+            _do_all(laid.cells, laid.bench, workers, failures)
+        finally:
+            results = _write_results(laid, failures)
+    if results.failed:
+        listing = "\n".join(f"{cell.folder}: {cell.message}" for cell in results.failed)
+        raise CasesFailed(f"{len(results.failed)} of {len(laid.cells)} cells failed; the tables are of the others:\n{listing}")
     return results
 
 
@@ -230,6 +224,7 @@ def list_cells(
 ) -> list[str]:
     """Say what `run_study` would do, a line a cell, and write nothing."""
     laid = _lay_out(source, dataset, out, assignments, scaled, attributes)
+    _require_own(Path(out), laid.record)
     states = ["to do" if laid.bench.find(cell.folder) is None else "done" for cell in laid.cells]
     lines = [f"{cell.folder.as_posix()}: {_sizes(cell)}, {state}" for cell, state in zip(laid.cells, states, strict=True)]
     return [*lines, *laid.remarks, f"{laid.study.name}: {len(lines)} cells, {states.count('to do')} to do"]
@@ -242,7 +237,26 @@ def _lay_out(source: str, dataset: Path, out: Path, assignments: Sequence[str], 
     cohorts, remarks = find_cohorts(study, manifest)
     cells = plan(study, manifest, cohorts, assignments)
     bench = _Bench(Path(dataset).resolve(), Path(out).resolve(), _keys(cells, dataset))
-    return _Plan(study, manifest, [cohort.label for cohort in cohorts], remarks, cells, bench)
+    record = _record(study, dataset, assignments, scaled, attributes)
+    return _Plan(study, manifest, [cohort.label for cohort in cohorts], remarks, cells, bench, record)
+
+
+def _record(study: Study, dataset: Path, assignments: Sequence[str], scaled: bool, attributes: Path | None) -> Record:
+    inputs = {"dataset": sha256(Path(dataset) / MANIFEST_NAME)} | ({} if attributes is None else {"attributes": sha256(attributes)})
+    settings = {"study": study.name, "scaled": scaled, "assignments": list(assignments)}
+    return make_record("study", seed=study.seed, inputs=inputs, settings=settings)
+
+
+def _require_own(out: Path, record: Record) -> None:
+    """A folder holds one study, with one set of settings and inputs; or nothing yet."""
+    there = read_record(out)
+    if there is None:
+        return
+    old, new = ({"command": found.command, "seed": found.seed, **found.settings, **found.inputs} for found in (there, record))
+    names = {**new, **old} if old["command"] == new["command"] else ["command"]  # another command's settings say nothing here
+    others = [f"{name} was {old.get(name)}, and is {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+    if others:
+        raise ConfigError(f"{out}: holds other results ({'; '.join(others)}); give another folder, or the same study, settings and inputs")
 
 
 def _described(manifest: Manifest, attributes: Path | None) -> Manifest:
@@ -269,6 +283,7 @@ def _keys(cells: Sequence[Cell], dataset: Path) -> dict[Path, str]:
         content = {
             "recipe": cell.recipe.model_dump(mode="json"),
             "split": cell.split.model_dump(mode="json"),
+            "people": cell.people,
             "protocols": cell.protocols,
             "place": [cell.subset, cell.repeat, cell.fold, cell.folds],
             "dataset": data,
@@ -282,7 +297,7 @@ def _write_heads(bench: _Bench, manifest: Manifest, names: Sequence[str]) -> Non
     """The subjects that are tested, as scans in SynthRAD layout with the mask in which both images show the head; each once."""
     folder, data = bench.out / HEADS_NAME, Dataset(bench.dataset)
     digest = sha256(bench.dataset / MANIFEST_NAME)
-    record = make_record("study", inputs={"dataset": digest}, settings=_registration(manifest))
+    record = make_record("study", inputs={"dataset": digest}, settings=registration_settings(manifest))
     same = (folder / RECORD_NAME).is_file() and read_json(folder / RECORD_NAME).get("inputs") == record.inputs
     for name in names:
         last = folder / name / "mask.nii.gz"  # which vouches for the others
@@ -300,19 +315,16 @@ def _write_heads(bench: _Bench, manifest: Manifest, names: Sequence[str]) -> Non
         write_json(folder / RECORD_NAME, record.model_dump(mode="json"))
 
 
-def _do_all(cells: Sequence[Cell], bench: _Bench, workers: Workers) -> tuple[list[DoneCell], list[FailedCell]]:
-    """Every cell, those first that others build on; in the order of the study, whatever the order in which they end."""
-    found: dict[Path, DoneCell | TransmodalError] = {}
+def _do_all(cells: Sequence[Cell], bench: _Bench, workers: Workers, failures: dict[Path, TransmodalError]) -> None:
+    """Do every cell, those first that others build on, and put into `failures` which could not be done."""
     for wave in ([cell for cell in cells if cell.atlases is None], [cell for cell in cells if cell.atlases is not None]):
         for cell, outcome in track(_outcomes(wave, bench, workers), "studying", total=len(wave)):
             if isinstance(outcome, Interrupted):
                 raise Interrupted(f"stopped in {cell.folder.as_posix()}; the same command does the rest") from outcome
-            found[cell.folder] = outcome
+            if isinstance(outcome, TransmodalError):
+                failures[cell.folder] = outcome
             state = f"failed: {outcome}" if isinstance(outcome, TransmodalError) else "done"
             print(f"transmodal: {cell.folder.as_posix()}: {state}", file=sys.stderr)
-    ordered = [(cell.folder.as_posix(), found[cell.folder]) for cell in cells]
-    done = [outcome for _, outcome in ordered if isinstance(outcome, DoneCell)]
-    return done, [FailedCell(folder=name, message=str(error)) for name, error in ordered if isinstance(error, TransmodalError)]
 
 
 def _outcomes(cells: Sequence[Cell], bench: _Bench, workers: Workers) -> Iterator[tuple[Cell, DoneCell | TransmodalError]]:
@@ -347,6 +359,7 @@ def _do_cell(cell: Cell, *, bench: _Bench) -> DoneCell:
         seed=None if recipe.train is None else recipe.train.seed,
         seconds=round(time.monotonic() - began, 1),
         machine=_machine(),
+        versions=package_versions(),
     )
     write_json(folder / _CELL_NAME, note.model_dump(mode="json"))
     return note
@@ -354,14 +367,13 @@ def _do_cell(cell: Cell, *, bench: _Bench) -> DoneCell:
 
 def _with_atlases(cell: Cell, bench: _Bench) -> Recipe:
     """The recipe of a cell; of one that builds on atlases, with the run that they are."""
-    method = cell.recipe.method
     if cell.atlases is None:
         return cell.recipe
-    assert isinstance(method, PriorSettings)
     if bench.find(cell.atlases) is None:
         raise DataError(f"{cell.atlases.as_posix()}: the atlases that it builds on were not made")
     run = bench.out / CELLS_NAME / cell.atlases / _RUN_NAME
-    return cell.recipe.model_copy(update={"method": method.model_copy(update={"atlases": str(run)})})
+    values = cell.recipe.model_dump(mode="json")
+    return parse_recipe({**values, "method": {**values["method"], "atlases": str(run)}}, f"recipe {cell.arm.recipe}")
 
 
 def _collect(cell: Cell, sheet: ScoreSheet | None, run: Path) -> CellScores:
@@ -377,6 +389,7 @@ def _collect(cell: Cell, sheet: ScoreSheet | None, run: Path) -> CellScores:
         fold=cell.fold,
         folds=cell.folds,
         cases=cases,
+        people=cell.people,
         losses=mean_rows(rows[-WINDOW:]),
     )
 
@@ -387,10 +400,28 @@ def _machine() -> str:
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {accelerator}"
 
 
-def _record(study: Study, dataset: Path, assignments: Sequence[str], scaled: bool) -> Record:
-    inputs = {"dataset": sha256(Path(dataset) / MANIFEST_NAME)}
-    settings = {"study": study.name, "scaled": scaled, "assignments": list(assignments)}
-    return make_record("study", seed=study.seed, inputs=inputs, settings=settings)
+def _write_results(laid: _Plan, failures: Mapping[Path, TransmodalError]) -> StudyResults:
+    """Fill and write the tables with all cells that are done, in the order of the study, whatever the order in which they ended."""
+    study, cells, out = laid.study, laid.cells, laid.bench.out
+    done = [note for cell in cells if (note := laid.bench.find(cell.folder)) is not None]
+    failed = [FailedCell(folder=cell.folder.as_posix(), message=str(failures[cell.folder])) for cell in cells if cell.folder in failures]
+    ahead = len(cells) - len(done) - len(failed)
+    tables = tuple(fill(table, [cell.scores for cell in done], laid.subsets, study.seed) for table in study.tables)
+    results = StudyResults(
+        study=study.model_dump(mode="json"),
+        scaled=laid.record.settings["scaled"],
+        assignments=tuple(laid.record.settings["assignments"]),
+        remarks=(*laid.remarks, *([f"left out: {ahead} of {len(cells)} cells, which are not done yet"] if ahead else [])),
+        preparation=tuple(dict.fromkeys(text for cell in cells if (text := other_preparation(cell.recipe, laid.manifest)))),
+        record=laid.record,
+        cells=tuple(done),
+        failed=tuple(failed),
+        tables=tables,
+    )
+    write_json(out / STUDY_NAME, results.model_dump(mode="json"))
+    write_text(out / CSV_NAME, compose_csv(tables))
+    write_text(out / MARKDOWN_NAME, compose_markdown(study.title, _introduce(study), tables, _making(study, laid.manifest, results)))
+    return results
 
 
 def _introduce(study: Study) -> list[str]:
@@ -399,7 +430,6 @@ def _introduce(study: Study) -> list[str]:
 
 def _making(study: Study, manifest: Manifest, results: StudyResults) -> list[str]:
     """All that the numbers hold for, a line each."""
-    versions = ", ".join(f"{name} {version}" for name, version in results.record.versions.items())
     seconds, paired = sum(cell.seconds for cell in results.cells), sum(subject.paired for subject in manifest.subjects)
     seeds = ", ".join(str(seed) for seed in sorted({cell.seed for cell in results.cells if cell.seed is not None})) or "none"
     return [
@@ -407,7 +437,7 @@ def _making(study: Study, manifest: Manifest, results: StudyResults) -> list[str
         f"Data: {len(manifest.subjects)} subjects, {paired} of them with an MR and a CT (SHA-256 of the manifest: "
         f"{results.record.inputs['dataset']}). They are tested as the dataset holds them: on its grid, in what is mask of both images.",
         f"Division by people (seed {study.seed}): {study.division}; repeats: {study.repeats}; seeds of the trainings: {seeds}.",
-        *(f"The CTs were brought onto the MRs by {words}." for words in _registration(manifest).values()),
+        *_registration(manifest),
         *(f"{arm.name}: {_recipe_words(arm.recipe, arm.set)}" for arm in study.arms),
         *results.preparation,
         *(f"Protocol {note.name}: {statement(note)}" for note in _protocol_notes(study)),
@@ -415,7 +445,7 @@ def _making(study: Study, manifest: Manifest, results: StudyResults) -> list[str
         *results.remarks,
         *(f"Failed, and left out: {cell.folder}: {' '.join(cell.message.split())}" for cell in results.failed),
         f"Machines: {'; '.join(sorted({cell.machine for cell in results.cells})) or 'none'}; {seconds:.0f} s together.",
-        f"Versions: {versions}, Python {platform.python_version()}.",
+        f"Versions: {_version_words(results)}, Python {platform.python_version()}.",
     ]
 
 
@@ -426,10 +456,27 @@ def _size_words(results: StudyResults) -> str:
     return f"Not scaled down.{given}"
 
 
-def _registration(manifest: Manifest) -> dict[str, str]:
-    """How the pairs were registered, as a setting of a record; nothing where none was."""
-    registered = [found for subject in manifest.subjects if (found := subject.steps.registration) is not None]
-    return {"registration": describe_registration(registered)} if registered else {}
+def _registration(manifest: Manifest) -> list[str]:
+    """How the pairs were registered, and how well; nothing where none was."""
+    found = registration_settings(manifest)
+    if not found:
+        return []
+    metrics = {metric.name: metric for metric in find_protocol(FLOOR_PROTOCOL).note.metrics}
+    floor = [f"{metrics[name].label} {with_unit(value, metrics[name].unit)}" for name, value in found["floor"].items() if name in metrics]
+    return [
+        f"The CTs were brought onto the MRs by {found['registration']}; the scores contain the error of this registration.",
+        f"Registration floor, the true CTs against themselves as a second registration places them, by {FLOOR_PROTOCOL}: "
+        f"{', '.join(floor) or 'not measured'}.",
+    ]
+
+
+def _version_words(results: StudyResults) -> str:
+    """The versions of now, and all others that cells were made by."""
+    found: dict[str, set[str]] = {}
+    for versions in (results.record.versions, *(cell.versions for cell in results.cells)):
+        for name, version in versions.items():
+            found.setdefault(name, set()).add(version)
+    return ", ".join(f"{name} {' and '.join(sorted(versions))}" for name, versions in found.items())
 
 
 def _recipe_words(recipe: str, assignments: Sequence[str]) -> str:

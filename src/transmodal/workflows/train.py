@@ -19,7 +19,7 @@ from transmodal.data.augment import Augmentation
 from transmodal.data.companions import Companions
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
 from transmodal.data.sampling import Sampler, Sampling
-from transmodal.data.splits import Split, random_split, subjects_of
+from transmodal.data.splits import Split, people_of, random_split, subjects_of
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
 from transmodal.engine.predict import Setting
@@ -189,10 +189,7 @@ def other_preparation(recipe: Recipe, manifest: Manifest) -> str | None:
 
 def _draw_split(manifest: Manifest, recipe: Recipe, training: Training) -> Split:
     needed = {"mr", "ct"} if recipe.sampling.pairing == "paired" else set()
-    people: dict[str, list[str]] = {}
-    for subject in manifest.subjects:
-        if needed <= subject.images.keys():
-            people.setdefault(subject.person, []).append(subject.id)
+    people = people_of(subject for subject in manifest.subjects if needed <= subject.images.keys())
     if not people:
         raise DataError("no subject of the dataset has both an MR and a CT, which this recipe needs")
     return subjects_of(random_split(list(people), training.validation_fraction, training.test_fraction, training.seed), people)
