@@ -10,8 +10,8 @@ from transmodal.core.errors import GeometryError, TransmodalError
 from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.methods.recipe import recipe_names
 
-COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "surface", "evaluate", "study", "studies", "report", "show"]
-COMMANDS += ["series", "recipes"]
+COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "surface", "convert", "evaluate", "study", "studies"]
+COMMANDS += ["report", "show", "series", "recipes"]
 
 # What takes a second or more to import, and so must wait until a command runs.
 HEAVY = (

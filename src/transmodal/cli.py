@@ -386,6 +386,68 @@ def surface(
 
 
 @app.command
+def convert(
+    ct: Path,
+    out: Path,
+    /,
+    *,
+    to: Literal["density", "electron-density", "mu-map", "acoustic", "bone", "head-model"],
+    table: Path | None = None,
+    kvp: int | None = None,
+    preset: str | None = None,
+    threshold_hu: float | None = None,
+    compact_hu: float | None = None,
+    closing_mm: float | None = None,
+    brain: Path | None = None,
+    surfaces: Flag = False,
+    series: str | None = None,
+    force_geometry: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Turn a true or synthetic CT into what is calculated with next, on the CT's own grid, with units and sources beside it.
+
+    Parameters
+    ----------
+    ct
+        A CT in HU, or a folder of DICOM files.
+    out
+        A scan file such as density.nii.gz; density.json takes units, table and record. For acoustic, _density, _speed and _attenuation
+        are added to the name.
+    to
+        Mass density (g/cm3), electron density (relative to water), attenuation at 511 keV (1/cm), acoustic maps of the skull (kg/m3, m/s,
+        dB/cm), a mask of the bone, or a head model: labels of soft tissue, bone, the cavity of the brain, and air.
+    table
+        A TOML file of your own in place of the package's table.
+    kvp
+        Of mu-map, the tube voltage of the CT in kV; by default 120.
+    preset
+        Of acoustic: aubry2003 (the default), yaakub2023 or k-plan, or one of your table.
+    threshold_hu
+        Of acoustic, bone and head-model: bone is above it; by default 250, or what the preset has.
+    compact_hu
+        Of head-model: below it, bone inside bone is spongy; by default 700.
+    closing_mm
+        Of head-model: holes in bone up to twice this are closed; by default 3.
+    brain
+        Of head-model: a mask of the brain, on the same grid, which becomes a layer.
+    surfaces
+        Of head-model: also write a closed surface around each layer, as STL.
+    series
+        Of DICOM, the number or UID of the series, or a pattern of its description.
+    force_geometry
+        Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
+    json
+        For a script to read.
+    """
+    from transmodal.workflows.convert import convert as run
+    from transmodal.workflows.convert import print_conversion
+
+    options = {"table": table, "kvp": kvp, "preset": preset, "threshold_hu": threshold_hu, "compact_hu": compact_hu}
+    options |= {"closing_mm": closing_mm, "brain": brain, "surfaces": surfaces, "series": series, "force_geometry": force_geometry}
+    print_conversion(run(ct, out, to, **options), out, as_json=json)
+
+
+@app.command
 def evaluate(
     predictions: Path,
     references: Path,

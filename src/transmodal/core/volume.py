@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from transmodal.core.errors import DataError, GeometryError
 
-Modality = Literal["mr", "ct", "mask", "labels", "uncertainty", "dose"]
+Modality = Literal["mr", "ct", "mask", "labels", "uncertainty", "dose", "map"]
 Direction = Literal["mr2ct", "ct2mr"]
 # What a method makes of a scan: the other modality, or a mask of the bone.
 Product = Literal["image", "bone"]
@@ -109,11 +109,11 @@ class Volume:
     ----------
     array : ndarray, shape (x, y, z)
         The voxels: HU for ``ct``, arbitrary units for ``mr``, bool or 0/1 for ``mask``, class numbers for ``labels``, standard
-        deviations in the unit of the image that they belong to for ``uncertainty``, Gy for ``dose``. The volume holds a read-only
-        view of it.
+        deviations in the unit of the image that they belong to for ``uncertainty``, Gy for ``dose``, for ``map`` whatever the record
+        beside the file says. The volume holds a read-only view of it.
     affine : ndarray, shape (4, 4)
         Voxel indices to RAS+ mm; see `Grid`.
-    modality : {"mr", "ct", "mask", "labels", "uncertainty", "dose"}
+    modality : {"mr", "ct", "mask", "labels", "uncertainty", "dose", "map"}
 
     Raises
     ------

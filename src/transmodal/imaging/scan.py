@@ -48,7 +48,7 @@ def read_scan(path: Path, modality: Modality) -> Volume:
     Parameters
     ----------
     path : Path
-    modality : {"mr", "ct", "mask", "labels", "uncertainty", "dose"}
+    modality : {"mr", "ct", "mask", "labels", "uncertainty", "dose", "map"}
         What the voxels mean. A mask comes back as bool, labels as unsigned integers, images in the type on disk after scaling
         where that is exact (an int16 CT stays int16), otherwise as float32 or float64.
 
