@@ -35,6 +35,7 @@ PERCENTILE_MR = [f"intensity.mr.{text}" for text in ("kind=percentile", "lower=0
 
 # What makes each recipe small enough for a test; nothing else of it is changed.
 SCALED = {
+    "any-mr": [*SMALL_UNET, *SHORT],
     "atlas-affine": [],
     "atlas-free-form": [],
     "baseline-constant": [],

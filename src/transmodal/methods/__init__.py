@@ -1,5 +1,6 @@
 """The methods, a file for each published family. A new one is a file here, a line in `METHODS`, and a recipe."""
 
+from transmodal.methods.any_mr import AnyMR
 from transmodal.methods.atlas import Atlas
 from transmodal.methods.baseline import Baseline
 from transmodal.methods.cgan import CGAN
@@ -12,6 +13,7 @@ from transmodal.methods.segmentation import Segmentation
 from transmodal.methods.tissues import Tissues
 
 METHODS = {
+    "any-mr": AnyMR,
     "atlas": Atlas,
     "baseline": Baseline,
     "cgan": CGAN,

@@ -77,13 +77,7 @@ class Tissues(LearnedMethod):
         DataError
             If no subject has a label map, or one holds other numbers than those of tissues.
         """
-        labelled = [name for name in subjects if "labels" in dataset.manifest.subject(name).images]
-        if not labelled:
-            raise DataError(
-                f"none of the {len(subjects)} subjects has a label map of tissues; prepare simulated heads (transmodal simulate), which do"
-            )
-        for name in labelled:
-            _require_tissues(dataset, name)
+        require_label_maps(dataset, subjects)
         numbers = _class_numbers()
         return Target("labels", lambda _, labels: numbers[labels])
 
@@ -127,6 +121,17 @@ def _class_numbers() -> Float[np.ndarray, " t"]:
     for number, tissues in enumerate(CLASSES.values()):
         numbers[list(tissues)] = number
     return numbers
+
+
+def require_label_maps(dataset: Dataset, subjects: Sequence[str]) -> None:
+    """Raise `DataError` if no subject has a label map, or one holds other numbers than those of tissues."""
+    labelled = [name for name in subjects if "labels" in dataset.manifest.subject(name).images]
+    if not labelled:
+        raise DataError(
+            f"none of the {len(subjects)} subjects has a label map of tissues; prepare simulated heads (transmodal simulate), which do"
+        )
+    for name in labelled:
+        _require_tissues(dataset, name)
 
 
 def _require_tissues(dataset: Dataset, subject: str) -> None:

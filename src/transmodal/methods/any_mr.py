@@ -1,0 +1,152 @@
+"""A network for MRs of any contrast, trained on label maps alone.
+
+Every step makes new pairs of MR and CT from the label maps of a dataset (`transmodal.methods.generation`); its MRs serve only to watch the
+training. The loss is that of regression, between the CT that the network makes of the drawn MR and the CT drawn with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
+from transmodal.core.config import Config
+from transmodal.core.errors import ConfigError
+from transmodal.core.volume import Volume
+from transmodal.data.sampling import Batch, Target
+from transmodal.data.store import Dataset
+from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.imaging.intensity import PercentileIntensity, WindowIntensity
+from transmodal.losses.voxel import l1
+from transmodal.methods.architecture import UNetSettings
+from transmodal.methods.generation import Generation, deform, make_ct, make_mr
+from transmodal.methods.optimizer import Adam, Optimizer
+from transmodal.methods.paired_loss import Loss, PairedLoss
+from transmodal.methods.tissues import require_label_maps
+from transmodal.simulation.tissues import Tissue, tissue_table
+
+# Network units of the two percentiles of a drawn MR.
+ONTO = (-1.0, 1.0)
+
+
+class AnyMRSettings(Config):
+    """The ``[method]`` table of a recipe that learns from label maps.
+
+    Parameters
+    ----------
+    gain, shift : float
+        Largest relative gain and largest offset of a drawn MR in network units: the percentiles of a patch are not those of its head.
+    """
+
+    name: Literal["any-mr"] = "any-mr"
+    generation: Generation = Generation()
+    gain: float = Field(default=0.2, ge=0, lt=1)
+    shift: float = Field(default=0.1, ge=0)
+    network: UNetSettings = UNetSettings()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Adam()
+
+
+class AnyMR(LearnedMethod):
+    """One network from an MR of any contrast to the CT.
+
+    Parameters
+    ----------
+    settings : AnyMRSettings
+    setting : Setting
+        Direction, which must be ``mr2ct``, preparation, intensities (percentiles of MRs, a window of CTs) and view.
+    """
+
+    Settings = AnyMRSettings
+
+    def __init__(self, settings: AnyMRSettings, setting: Setting) -> None:
+        _require_drawable(setting)
+        self.settings, self.setting = settings, setting
+        self.directions, self.opinions = (setting.direction,), setting.opinions
+        self._loss = PairedLoss(settings.loss, setting)
+        self.networks: dict[str, nn.Module] = {"generator": settings.network.build(setting.view)}
+
+    def learned_target(self, dataset: Dataset, subjects: Sequence[str]) -> Target:
+        """The tissue of each voxel, of the subjects with a label map.
+
+        Raises
+        ------
+        DataError
+            If no subject has a label map, or one holds other numbers than those of tissues.
+        """
+        require_label_maps(dataset, subjects)
+        return Target("labels", lambda _, labels: labels.astype(np.float32))
+
+    def optimizers(self) -> dict[str, Optimization]:
+        """One over the generator."""
+        optimizer = self.settings.optimizer.build(self.networks["generator"].parameters())
+        return {"generator": Optimization(optimizer, ("generator",))}
+
+    def training_step(self, batch: Batch, update: Update) -> Metrics:
+        """One step down the loss between the CTs that are made of new MRs and those that were drawn with them."""
+        drawn = self.draw(batch)
+        loss = self._loss(self.networks["generator"](drawn.source), drawn)
+        update("generator", loss)
+        return {"loss": loss.detach()}
+
+    def validation_step(self, batch: Batch) -> Metrics:
+        """The mean absolute error in network units on the MRs of the dataset, beside the mean CT of each tissue; it is the ``loss``."""
+        prediction = self.networks["generator"](batch.source)
+        return {"loss": l1(prediction, self._mean_ct(batch.target), batch.target_mask)}
+
+    def preview(self, batch: Batch) -> Preview:
+        """Of slices: a drawn MR, the CT made of it, and the CT drawn with it."""
+        if self.setting.view.dims == 3:
+            return {}
+        drawn = self.draw(batch)
+        images = {"MR": drawn.source, "sCT": self.networks["generator"](drawn.source), "CT": drawn.target}
+        return {name: ((image + 1) / 2).clamp(0, 1) for name, image in images.items()}
+
+    def draw(self, batch: Batch) -> Batch:
+        """Pairs of MR and CT, in network units, of the label maps that are the target of a batch."""
+        labels = deform(batch.target, self.settings.generation)
+        mask = labels > 0
+        ct = self._to_network(make_ct(labels, self.settings.generation))
+        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * make_mr(labels, mask, self.settings.generation)
+        gain, shift = (amount * _signed_like(mr) for amount in (self.settings.gain, self.settings.shift))
+        return replace(batch, source=(1 + gain) * mr + shift, target=ct, source_mask=mask, target_mask=mask)
+
+    def synthesize(self, scan: Volume) -> Volume:
+        """The CT, on the scan's own grid; see `transmodal.engine.predict.synthesize`."""
+        return synthesize(self.networks["generator"], scan, self.setting)
+
+    def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
+        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
+        return synthesize_with_uncertainty(self.networks["generator"], scan, self.setting)
+
+    def _mean_ct(self, labels: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *s"]:
+        table = tissue_table()
+        hu = torch.tensor([table[tissue].hu for tissue in Tissue], device=labels.device)
+        return self._to_network(hu[labels.long()])
+
+    def _to_network(self, hu: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *s"]:
+        window = self.setting.target_map
+        return (hu.clamp(window.lower, window.upper) - window.shift) / window.scale
+
+
+def _signed_like(images: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *ones"]:
+    """A number from -1 to 1 for each image."""
+    return 2 * torch.rand(len(images), *[1] * (images.ndim - 1), device=images.device) - 1
+
+
+def _require_drawable(setting: Setting) -> None:
+    if setting.direction != "mr2ct":
+        raise ConfigError(f"direction = {setting.direction}: MRs of any contrast are drawn, and CTs learned; set mr2ct")
+    mr, ct = setting.intensity["mr"], setting.intensity["ct"]
+    if not (isinstance(mr, PercentileIntensity) and mr.onto == ONTO and isinstance(ct, WindowIntensity)):
+        raise ConfigError(
+            "drawn MRs are scaled by percentiles onto [-1, 1], and drawn CTs are in HU; "
+            'set intensity.mr.kind = "percentile", without onto, and intensity.ct.kind = "window"'
+        )
+    if setting.view.context:
+        raise ConfigError(f"view.context = {setting.view.context}: slices are drawn one by one; set it to 0, or view.size to a 3D patch")

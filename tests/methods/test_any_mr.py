@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+
+from transmodal.core.errors import ConfigError
+from transmodal.data.augment import Augmentation
+from transmodal.data.sampling import Batch, Sampler
+from transmodal.data.store import Dataset
+from transmodal.engine.predict import Setting
+from transmodal.imaging.intensity import IntensityStatistics
+from transmodal.methods.any_mr import AnyMR
+from transmodal.methods.recipe import load_recipe
+from transmodal.simulation.tissues import Tissue, tissue_table
+
+
+def recipe(*changes):
+    return load_recipe("any-mr", ["method.network.channels=[4,8]", "view.size=[32,32]", *changes])
+
+
+def setting(dataset, given):
+    return Setting(
+        direction=given.direction,
+        preparation=Dataset(dataset).manifest.preparation,
+        intensity=given.intensity,
+        statistics=dict.fromkeys(("mr", "ct"), IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16)),
+        view=given.view,
+        prediction=given.predict,
+    )
+
+
+@pytest.fixture
+def method(dataset):
+    torch.manual_seed(0)
+    return AnyMR(recipe().method, setting(dataset, recipe()))
+
+
+@pytest.fixture
+def batch(dataset, method):
+    data, given = Dataset(dataset), recipe()
+    names = [subject.id for subject in data.manifest.subjects]
+    arguments = (data, names, given.direction, given.view, given.sampling, Augmentation(), given.intensity, 0)
+    return Sampler(*arguments, target=method.learned_target(data, names)).batch(0, 4)
+
+
+def test_the_target_is_the_tissue_of_each_voxel(batch):
+    assert set(batch.target.unique().tolist()) <= {float(tissue) for tissue in Tissue}
+    assert len(batch.target.unique()) > 2
+
+
+def test_every_step_draws_other_pairs_of_the_same_seed(method, batch):
+    torch.manual_seed(3)
+    first, second = method.draw(batch), method.draw(batch)
+    torch.manual_seed(3)
+    again = method.draw(batch)
+    assert torch.equal(first.source, again.source) and torch.equal(first.target, again.target)
+    assert not torch.equal(first.source, second.source)
+    assert first.target.min() >= -1 and first.target.max() <= 1
+    assert first.source.abs().max() <= 1.2 + 0.1 + 1e-5
+    assert (first.target[~first.target_mask] < -0.9).float().mean() > 0.85  # air, but for the blur at the rim
+
+
+def test_a_step_goes_down_the_loss_between_what_was_drawn(method, batch):
+    network = method.networks["generator"]
+    torch.manual_seed(5)
+    drawn = method.draw(batch)
+    expected = method._loss(network(drawn.source), drawn)
+    torch.manual_seed(5)
+    updates = []
+    metrics = method.training_step(batch, lambda name, loss: updates.append((name, loss.item())))
+    assert updates == [("generator", pytest.approx(expected.item()))]
+    assert metrics["loss"] == pytest.approx(expected.item())
+
+
+def test_validation_compares_with_the_mean_ct_of_each_tissue(method, batch):
+    """In network units 3024 HU are 2."""
+    wanted = torch.tensor([tissue_table()[tissue].hu for tissue in Tissue])[batch.target.long()].clamp(-1024, 2000)
+    expected = (wanted + 1024) / 3024 * 2 - 1
+    made = method.networks["generator"](batch.source)
+    error = (made - expected)[batch.target_mask].abs().mean()
+    assert method.validation_step(batch)["loss"].item() == pytest.approx(error.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("direction=ct2mr", "set mr2ct"),
+        ("intensity.mr.kind=zscore", 'set intensity.mr.kind = "percentile"'),
+        ("intensity.mr.onto=[0,1]", 'set intensity.mr.kind = "percentile"'),
+        ("view.context=1", "slices are drawn one by one"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(dataset, change, message):
+    given = recipe(change)
+    with pytest.raises(ConfigError, match=message):
+        AnyMR(given.method, setting(dataset, given))
+
+
+def test_patches_of_volumes_can_be_drawn(dataset):
+    given = recipe("view.size=[16,16,16]")
+    method = AnyMR(given.method, setting(dataset, given))
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 15, (2, 1, 16, 16, 16)).astype(np.float32))
+    drawn = method.draw(Batch(labels, labels, labels > 0, labels > 0, paired=True))
+    assert drawn.source.shape == drawn.target.shape == labels.shape
+    assert method.preview(drawn) == {}
