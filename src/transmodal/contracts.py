@@ -15,7 +15,7 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.core.jobs import HERE, Workers
 from transmodal.core.volume import Direction, Product, Volume
-from transmodal.data.companions import Companions
+from transmodal.data.extra_images import ExtraImages
 from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
 
@@ -130,7 +130,7 @@ class LearnedMethod(Method):
         """What the batches of these subjects hold as the target; None where that is the other modality in network units."""
         return None
 
-    def companions(self, dataset: Dataset, subjects: Sequence[str]) -> Companions | None:
+    def extra_images(self, dataset: Dataset, subjects: Sequence[str]) -> ExtraImages | None:
         """What the batches of these subjects hold beside the source, as further channels; by default nothing."""
         return None
 

@@ -85,10 +85,10 @@ def test_what_training_sees_is_what_prediction_sees(dataset, heads, run):
     data = Dataset(dataset)
     split = read_run(run).split
     name = split.train[0]
-    companions = method.companions(data, split.train)
+    extra_images = method.extra_images(data, split.train)
     setting = method.setting
     whole = View(size=(40, 48), axes=(2,))
-    sampler = Sampler(data, [name], "mr2ct", whole, Sampling(), Augmentation(), setting.intensity, 0, companions=companions)
+    sampler = Sampler(data, [name], "mr2ct", whole, Sampling(), Augmentation(), setting.intensity, 0, extra_images=extra_images)
     batch = sampler.batch(0, 1)
     assert batch.source.shape == (1, 3, 40, 48)
     stored = priors.read_all(name, "atlas")

@@ -15,7 +15,7 @@ from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Direction, source_of, target_of
 from transmodal.data.augment import Augmentation, draw_appearance, draw_matrix, draw_shift
-from transmodal.data.companions import Companions
+from transmodal.data.extra_images import ExtraImages
 from transmodal.data.manifest import Subject
 from transmodal.data.squares import smallest_square
 from transmodal.data.store import Dataset
@@ -141,7 +141,7 @@ class Batch:
     Parameters
     ----------
     source : Tensor, shape (b, c, *s)
-        In network units; `c` is 1, or the slices of a 2.5D view, and one more for each companion.
+        In network units; `c` is 1, or the slices of a 2.5D view, and one more for each extra image.
     target : Tensor, shape (b, 1, *s)
         In network units; or 0 and 1, where the target is a mask, or numbers of classes.
     source_mask, target_mask : Tensor of bool, shape (b, 1, *s)
@@ -178,7 +178,7 @@ class Sampler:
     seed : int
     target : Target, optional
         What is to be learned; by default the other modality in network units.
-    companions : Companions, optional
+    extra_images : ExtraImages, optional
         What is given beside the source; by default nothing.
 
     Raises
@@ -199,10 +199,10 @@ class Sampler:
         intensity: dict[str, Intensity],
         seed: int,
         target: Target | None = None,
-        companions: Companions | None = None,
+        extra_images: ExtraImages | None = None,
     ) -> None:
         self.dataset, self.view, self.sampling, self.augmentation = dataset, view, sampling, augmentation
-        self.intensity, self.seed, self.learned, self.companions = intensity, seed, target, companions
+        self.intensity, self.seed, self.learned, self.extra_images = intensity, seed, target, extra_images
         self.source, self.target = source_of(direction), target.image if target else target_of(direction)
         self.subjects = {name: dataset.manifest.subject(name) for name in subjects}
         self.pairs, self.sources, self.targets = self._pools()
@@ -325,10 +325,10 @@ class Sampler:
 
     def _beside(self, subject: str, frame: Frame) -> Iterator[Float[np.ndarray, " 1 *s"]]:
         """What accompanies the source: of a slab of slices, the middle one."""
-        if self.companions is None:
+        if self.extra_images is None:
             return
-        images = self.companions.dataset
-        for name, background in self.companions.backgrounds.items():
+        images = self.extra_images.dataset
+        for name, background in self.extra_images.backgrounds.items():
             patch = extract(images, images.manifest.subject(subject), name, frame, background)
             yield _middle(_channels(patch, self.view), self.view)
 

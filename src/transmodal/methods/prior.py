@@ -23,7 +23,7 @@ from transmodal.core.errors import ConfigError, TransmodalError
 from transmodal.core.files import atomic_path
 from transmodal.core.progress import track
 from transmodal.core.volume import Volume
-from transmodal.data.companions import Companions
+from transmodal.data.extra_images import ExtraImages
 from transmodal.data.manifest import MANIFEST_NAME, Image, Manifest, Subject, write_manifest
 from transmodal.data.store import Dataset, write_image
 from transmodal.engine.checkpoint import load_tree
@@ -157,13 +157,13 @@ class Prior(PairedMethod):
         _require_atlases(copied if (copied / RUN_NAME).is_file() else Path(self.settings.atlases))
         self._loss.initialize()
 
-    def companions(self, dataset: Dataset, subjects: Sequence[str]) -> Companions:
+    def extra_images(self, dataset: Dataset, subjects: Sequence[str]) -> ExtraImages:
         """The CT of the atlases for each subject, and the smoothed masks of their bone."""
         assert self.folder is not None, "a training has a folder"
         names = ["atlas", *(f"bone{k}" for k in range(len(self.settings.sigmas_mm)))]
         backgrounds = dict(zip(names, self._backgrounds, strict=True))
         folder = self.folder / PRIORS_NAME
-        return Companions(folder, backgrounds, lambda: self._make_priors(dataset, subjects, folder, names))
+        return ExtraImages(folder, backgrounds, lambda: self._make_priors(dataset, subjects, folder, names))
 
     def synthesize(self, scan: Volume) -> Volume:
         """The CT, on the scan's own grid."""

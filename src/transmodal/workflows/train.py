@@ -16,7 +16,7 @@ from transmodal.core.jobs import HERE, Workers
 from transmodal.core.record import RECORD_NAME, make_record
 from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
-from transmodal.data.companions import Companions
+from transmodal.data.extra_images import ExtraImages
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
 from transmodal.data.sampling import Sampler, Sampling
 from transmodal.data.splits import Split, people_of, random_split, subjects_of
@@ -105,15 +105,15 @@ def _train_networks(
     training = recipe.train
     assert training is not None
     fabric.launch()
-    companions = method.companions(data, (*description.split.train, *description.split.validation))
-    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment, recipe.sampling, companions)
-    validation = _validation_sampler(recipe, method, data, description.split.validation, companions)
+    extra_images = method.extra_images(data, (*description.split.train, *description.split.validation))
+    sampler = _sampler(recipe, method, data, description.split.train, recipe.augment, recipe.sampling, extra_images)
+    validation = _validation_sampler(recipe, method, data, description.split.validation, extra_images)
     # Only the first process writes in the folder; the others begin when it has been opened.
     with folder_lock(run) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _open_run(run, description, training.seed, resume, data)
-            if companions is not None:
-                companions.make()
+            if extra_images is not None:
+                extra_images.make()
         fabric.barrier()
         train_networks(fabric, method, sampler, validation, training, run, quiet)
 
@@ -125,22 +125,22 @@ def _sampler(
     subjects: tuple[str, ...],
     augmentation: Augmentation,
     sampling: Sampling,
-    companions: Companions | None,
+    extra_images: ExtraImages | None,
 ) -> Sampler:
     assert recipe.train is not None
     choices = (recipe.direction, recipe.view, sampling, augmentation, recipe.intensity, recipe.train.seed)
-    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects), companions=companions)
+    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects), extra_images=extra_images)
 
 
 def _validation_sampler(
-    recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], companions: Companions | None
+    recipe: Recipe, method: LearnedMethod, data: Dataset, subjects: tuple[str, ...], extra_images: ExtraImages | None
 ) -> Sampler | None:
     """Of the subjects that are kept aside: pairs where there are any, also for a training that must not see any."""
     if not subjects:
         return None
     for sampling in (Sampling(pairing="paired"), recipe.sampling):
         with suppress(ConfigError):
-            return _sampler(recipe, method, data, subjects, Augmentation(), sampling, companions)
+            return _sampler(recipe, method, data, subjects, Augmentation(), sampling, extra_images)
     print(f"transmodal: no validation: of {', '.join(subjects)}, who are kept aside, no sample can be drawn", file=sys.stderr)
     return None
 

@@ -9,7 +9,7 @@ from transmodal.data.store import Dataset
 
 
 @dataclass(frozen=True)
-class Companions:
+class ExtraImages:
     """Images that go with the sources of subjects, and that a network is given beside them.
 
     Parameters
