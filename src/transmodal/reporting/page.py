@@ -174,7 +174,8 @@ def _methods(scored: Sequence[Scored]) -> Iterator[Section]:
             if any(values for _, values in groups):
                 alt = f"{metric.label} of every case" + "".join(f"; {name}: {_range(values, metric.unit)}" for name, values in groups)
                 charts.append(_picture(strip_chart(metric, groups), alt))
-        tables = [methods_table(note, named), *([differences_table(note, named)] if len(named) > 1 else [])]
+        by_letter = [(letters[m.name], m.sheet) for m in methods]
+        tables = [methods_table(note, named), *([differences_table(note, by_letter)] if len(methods) > 1 else [])]
         yield Section(title=note.title, paragraphs=[statement(note)], tables=tables, charts=charts)
 
 
