@@ -68,7 +68,7 @@ def test_a_recipe_from_a_file_and_with_values_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("method.name=transformer", r"method\.name = 'transformer'; there are atlas, baseline, cgan"),
+        ("method.name=transformer", r"method\.name = 'transformer'; there are any-mr, atlas, baseline, cgan"),
         ("method.netwrok.norm=batch", "netwrok: there is no such setting"),
         ("train.steps=many", "train.steps = 'many'"),
         ("intensity.ct.lower=5000", "must be less than upper"),
