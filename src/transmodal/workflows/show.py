@@ -132,7 +132,7 @@ def _display(picture: bytes) -> None:
 def _sharp() -> Any:
     """What draws a picture by the terminal's own graphics (sixel, or the protocol of Kitty); None where there is no such."""
     try:
-        from textual_image import renderable
+        from textual_image import renderable  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     return renderable.Image if renderable.Image in (renderable.SixelImage, renderable.TGPImage) else None
