@@ -211,7 +211,7 @@ class Fits:
 
     @property
     def best(self) -> HeadFit:
-        """The one that explains more."""
+        """The one of the higher score."""
         return max(self.stated, self.other, key=lambda fit: fit.score)
 
 
