@@ -27,7 +27,7 @@ _EXPLAINED = (0.72, 0.62)
 # How much more another orientation explains than the stated one: at least 0.016 less in real heads.
 _OTHER_ORIENTATION = (0.0, 0.005)
 # Share of the brain and of the skull around it that is seen.
-_SEEN = (0.88, 0.65)
+_SEEN = (0.9, 0.7)
 # Share of scalp, face and neck that has signal: 0.45 and more in real scans with their fat suppressed, 0.03 in stripped ones.
 _SCALP = (0.3, 0.15)
 # Bone against the brightest of fat, muscle and brain: 1.4 and more in CT.
@@ -263,7 +263,7 @@ def _check(name: str, value: float, limits: tuple[float, float], words: str) -> 
 
 
 def _check_resolution(scan: Volume) -> list[Check]:
-    _, pixel, distance = sorted(scan.spacing)
+    _, pixel, distance = sorted(round(spacing, 3) for spacing in scan.spacing)
     coarse = "{value:.3g} mm {what}; the skull is thinner than that: give the scan as it was acquired, or a finer one"
     return [
         _check("slice distance", distance, _SLICE_MM, coarse.replace("{what}", "from slice to slice")),

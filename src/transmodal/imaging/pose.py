@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any, Literal, final
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Grid, Volume
@@ -396,8 +396,6 @@ class _Search:
     """
 
     def __init__(self, copy: WorkingCopy, template: Template) -> None:
-        from scipy import fft
-
         self.template = template
         self.grid = isotropic_grid(copy.volume.grid, _SEARCH_MM, upright=True)
         inside = _field_of_view(copy.volume.grid, self.grid)
@@ -405,24 +403,26 @@ class _Search:
         self.total, self.count = float(values.sum()), int(inside.sum())
         largest = np.multiply(template.grid.shape, template.grid.spacing).max()
         self.side = int(np.ceil(largest / _SEARCH_MM))
-        self.shape = tuple(fft.next_fast_len(n + self.side, real=True) for n in self.grid.shape)
-        self.values, self.inside = (fft.rfftn(image, self.shape) for image in (values, inside))
+        self.shape = tuple(-(-(n + self.side) // 8) * 8 for n in self.grid.shape)  # lengths that transform quickly
+        self.values, self.inside = self._transform(values), self._transform(inside.astype(float))
 
     def start(self, turn: Matrix, part: Part, size: float) -> Parameters:
         """The parameters of a pose without rotation."""
-        from scipy import fft
-
         middle = self.template.grid.center
         offsets = _SEARCH_MM * (np.indices((self.side,) * 3).reshape(3, -1).T - (self.side - 1) / 2)
         silhouette = _share_of(self.template.read(middle + offsets @ turn.T / size), part).reshape((self.side,) * 3)
-        once, squared = (np.conj(fft.rfftn(image, self.shape)) for image in (silhouette, silhouette**2))
-        product, there, squares = (fft.irfftn(a, self.shape) for a in (self.values * once, self.inside * once, self.inside * squared))
+        once, squared = np.conj(self._transform(silhouette)), np.conj(self._transform(silhouette**2))
+        spectra = (self.values * once, self.inside * once, self.inside * squared)
+        product, there, squares = (np.fft.irfftn(spectrum, self.shape, axes=(0, 1, 2)) for spectrum in spectra)
         spread = np.maximum(squares - there**2 / self.count, _LEAST_SPREAD * self.count)
         best = np.unravel_index(np.argmax((product - self.total * there / self.count) / np.sqrt(spread)), self.shape)
         corner = np.where(np.array(best) < self.grid.shape, best, np.subtract(best, self.shape))
         place = self.grid.to_world(corner + (self.side - 1) / 2)
         shift = turn @ (place - self.grid.center) - size * middle
         return np.concatenate([shift, np.full(3, np.log(size)), np.zeros(3)])
+
+    def _transform(self, image: Image) -> Complex[np.ndarray, "u v w"]:
+        return np.fft.rfftn(image, self.shape, axes=(0, 1, 2))
 
 
 def _share_of(shares: Float[np.ndarray, "*points tissue"], part: Part) -> Float[np.ndarray, "*points"]:
