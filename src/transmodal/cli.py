@@ -277,6 +277,7 @@ def synthesize(
     device: str = "auto",
     series: str | None = None,
     force_geometry: Flag = False,
+    force: Flag = False,
     uncertainty: Flag = False,
     cycle: Flag = False,
     brain: Path | None = None,
@@ -309,6 +310,8 @@ def synthesize(
         of the name.
     force_geometry
         Of DICOM, resample tilted, missing or uneven slices onto a regular grid, and accept lossy compression, instead of refusing.
+    force
+        Go on with a scan that the guard of the model refuses, such as one without its skull or with a wrong orientation.
     uncertainty
         Also write sct_uncertainty.nii.gz: the standard deviation in HU over the runs, or over the planes and mirror images of one run.
     cycle
@@ -324,7 +327,7 @@ def synthesize(
     from transmodal.workflows.synthesize import synthesize as run
 
     shared = {"brain": brain, "workers": Workers(workers, scheduler)}
-    choices = {"series": series, "force_geometry": force_geometry, "uncertainty": uncertainty, "cycle": cycle, **shared}
+    choices = {"series": series, "force_geometry": force_geometry, "force": force, "uncertainty": uncertainty, "cycle": cycle, **shared}
     written = run(scan, output, model, direction=direction, layout=layout, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
 

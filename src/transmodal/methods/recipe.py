@@ -29,6 +29,8 @@ class Recipe(Config):
     reference : str
         The paper, where there is one.
     direction : {"mr2ct", "ct2mr"}
+    guarded : bool
+        Whether `synthesize` looks at each scan first, and refuses what is no whole head; see `transmodal.imaging.guard`.
     method : Config
         The ``[method]`` table: an instance of the `Settings` of the method that its ``name`` chooses.
     intensity : dict
@@ -44,6 +46,7 @@ class Recipe(Config):
     description: str
     reference: str = ""
     direction: Direction = "mr2ct"
+    guarded: bool = False
     method: SerializeAsAny[Config]
     intensity: dict[str, Intensity] = {"mr": PercentileIntensity(), "ct": WindowIntensity(lower=-1024, upper=3071)}
     preparation: Preparation | None = None

@@ -19,6 +19,7 @@ from transmodal.engine.hardware import choose_device, keep_memory
 from transmodal.engine.run import read_run
 from transmodal.imaging.dicom_files import is_dicom
 from transmodal.imaging.dicom_write import write_series
+from transmodal.imaging.guard import require_head
 from transmodal.imaging.layouts import Found, Layout, ScanSource, SubjectFiles, find_subjects
 from transmodal.imaging.layouts.dicom import series_source
 from transmodal.imaging.layouts.subjects import Options
@@ -49,6 +50,7 @@ def synthesize(
     device: str = "auto",
     series: str | None = None,
     force_geometry: bool = False,
+    force: bool = False,
     uncertainty: bool = False,
     cycle: bool = False,
     brain: Path | None = None,
@@ -79,6 +81,8 @@ def synthesize(
         description; of files, a pattern of the name.
     force_geometry : bool
         Of DICOM, resample what is not on a regular grid instead of refusing it.
+    force : bool
+        Go on where the guard refuses a scan; of models whose recipe asks for it (``guarded``).
     uncertainty : bool
         Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs, or over the planes and mirror images of one
         run, in the unit of the result.
@@ -98,13 +102,15 @@ def synthesize(
     ------
     ConfigError
         If the runs do not make the same thing, not in that direction, or leave no uncertainty.
+    DataError
+        If the guard refuses the one scan.
     CasesFailed
         If some of several cases could not be done.
     """
     keep_memory()
     require_room(output)
     models = [model] if isinstance(model, Path) else list(model)
-    maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle}, workers)
+    maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle}, force, workers)
     modality = source_of(maker.direction)
     if brain is not None and not maker.method.uses_brain:
         raise ConfigError(f"--brain: the model {models[0]} has no use for a mask of the brain; leave it out")
@@ -128,7 +134,9 @@ def synthesize(
     return _make_all(maker, scan, found, output, _wanted(models, part), part)
 
 
-def _maker(models: list[Path], direction: Direction | None, device: str, extras: dict[Extra, bool], workers: Workers) -> "_Maker":
+def _maker(
+    models: list[Path], direction: Direction | None, device: str, extras: dict[Extra, bool], force: bool, workers: Workers
+) -> "_Maker":
     method = load_ensemble(models, choose_device(device), workers)
     direction = direction or method.directions[0]
     if direction not in method.directions:
@@ -141,7 +149,8 @@ def _maker(models: list[Path], direction: Direction | None, device: str, extras:
     if extras["cycle"] and len(method.directions) < 2:
         raise ConfigError(f"--cycle: the model {models[0]} does {direction} alone, and cannot make the scan again from its result")
     wanted = {name: True for name, given in extras.items() if given}
-    return _Maker(method, direction, {"direction": direction, **_describe(models), **wanted})
+    guarded = any(read_run(model).recipe.get("guarded", False) for model in models)
+    return _Maker(method, direction, {"direction": direction, **_describe(models), **wanted}, guarded, force)
 
 
 def _describe(models: list[Path]) -> dict[str, Any]:
@@ -208,6 +217,8 @@ class _Maker:
     method: Method
     direction: Direction
     settings: dict[str, Any]
+    guarded: bool
+    force: bool
 
     @property
     def extras(self) -> list[Extra]:
@@ -252,15 +263,25 @@ class _Maker:
         result, uncertainty = method.synthesize_with_uncertainty(scan)
         return result, {**more, "uncertainty": uncertainty}
 
+    def _guard(self, scan: Volume, path: Path) -> dict[str, Any]:
+        """What the record says of the scan if the model asks for it to be looked at; what is wrong is printed, or refused."""
+        if not self.guarded:
+            return {}
+        report = require_head(scan, str(path), force=self.force)
+        for words in [*report.reasons("refuse"), *report.reasons("warn")]:
+            print(f"transmodal: {path}: {words}", file=sys.stderr)
+        return {"guard": report.record()}
+
     def _make_file(self, inputs: _Inputs, place: _Place, metadata: dict[str, Any]) -> None:
         path = inputs.scan.path
         with about(path):
             scan = require_plausible(inputs.scan.read(source_of(self.direction)), str(path))
             require_unsheared(scan, path)  # the result will lie on this grid
+            found = self._guard(scan, path)
             result, more = self._make(scan, inputs.brain)
         write_scan(result, place.target)
         _write_extras(more, place)
-        record = self._record(inputs, self.settings)
+        record = self._record(inputs, {**self.settings, **found})
         write_json(place.note, {**metadata, "Record": record} if metadata else record)
 
     def _make_dicom(self, inputs: _Inputs, place: _Place) -> None:
@@ -272,14 +293,16 @@ class _Maker:
             scan = inputs.scan.read_dicom(source_of(self.direction))
             if scan.series.note:
                 print(f"transmodal: {scan.series.note}", file=sys.stderr)
-            result, more = self._make(require_plausible(scan.volume, str(inputs.scan.path)), inputs.brain)
+            found = self._guard(require_plausible(scan.volume, str(inputs.scan.path)), inputs.scan.path)
+            result, more = self._make(scan.volume, inputs.brain)
         if place.as_series:
             title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
             write_series(result, scan, place.target, description=title, software=software, model_hash=self.settings["weights"])
         else:
             write_scan(result, place.target)
         _write_extras(more, place)
-        write_json(place.note, self._record(inputs, {**self.settings, "series": scan.series.uid, "note": scan.series.note}))
+        series = {"series": scan.series.uid, "note": scan.series.note}
+        write_json(place.note, self._record(inputs, {**self.settings, **found, **series}))
 
     def _record(self, inputs: _Inputs, settings: dict[str, Any]) -> dict[str, Any]:
         return make_record("synthesize", inputs=self._digests(inputs), settings=settings).model_dump(mode="json")
