@@ -11,6 +11,7 @@ from transmodal.imaging.intensity import IntensityStatistics
 from transmodal.methods.any_mr import AnyMR
 from transmodal.methods.recipe import load_recipe
 from transmodal.simulation.tissues import Tissue, tissue_table
+from transmodal.workflows.train import train
 
 
 def recipe(*changes):
@@ -102,3 +103,19 @@ def test_patches_of_volumes_can_be_drawn(dataset):
     drawn = method.draw(Batch(labels, labels, labels > 0, labels > 0, paired=True))
     assert drawn.source.shape == drawn.target.shape == labels.shape
     assert method.preview(drawn) == {}
+
+
+def test_the_features_of_a_segmentor_can_be_compared(dataset, batch, tmp_path):
+    """In a step after `initialize`, and after the state of such a method was taken back; without them the loss is another."""
+    short = ["view.size=[32,32]", "train.steps=2", "train.batch_size=2", "train.validate_every=2", "train.validation_batches=1"]
+    train(load_recipe("tissues2d", ["method.network.channels=[4,8]", *short]), dataset, tmp_path, quiet=True)
+    given = recipe(f"method.loss.features.run={tmp_path}", "method.loss.features.weight=0.5")
+    one, two, plain = (AnyMR(settings.method, setting(dataset, settings)) for settings in (given, given, recipe()))
+    two.networks = plain.networks = one.networks
+    one.initialize()
+    two.load_state(one.state())
+    losses = []
+    for one_of_them in (one, two, plain):
+        torch.manual_seed(0)
+        losses.append(one_of_them.training_step(batch, lambda name, loss: None)["loss"].item())
+    assert losses[0] == losses[1] != losses[2]

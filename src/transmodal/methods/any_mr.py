@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
+from transmodal.contracts import Metrics, Preview, Update
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Volume
@@ -26,7 +26,8 @@ from transmodal.losses.voxel import l1
 from transmodal.methods.architecture import UNetSettings
 from transmodal.methods.generation import Generation, deform, make_ct, make_mr
 from transmodal.methods.optimizer import Adam, Optimizer
-from transmodal.methods.paired_loss import Loss, PairedLoss
+from transmodal.methods.paired import PairedMethod
+from transmodal.methods.paired_loss import Loss
 from transmodal.methods.tissues import require_label_maps
 from transmodal.simulation.tissues import Tissue, tissue_table
 
@@ -52,7 +53,7 @@ class AnyMRSettings(Config):
     optimizer: Optimizer = Adam()
 
 
-class AnyMR(LearnedMethod):
+class AnyMR(PairedMethod):
     """One network from an MR of any contrast to the CT.
 
     Parameters
@@ -66,10 +67,12 @@ class AnyMR(LearnedMethod):
 
     def __init__(self, settings: AnyMRSettings, setting: Setting) -> None:
         _require_drawable(setting)
-        self.settings, self.setting = settings, setting
-        self.directions, self.opinions = (setting.direction,), setting.opinions
-        self._loss = PairedLoss(settings.loss, setting)
-        self.networks: dict[str, nn.Module] = {"generator": settings.network.build(setting.view)}
+        super().__init__(setting, settings.network.build(setting.view), settings.loss, settings.optimizer)
+        self.settings = settings
+
+    def initialize(self) -> None:
+        """Read the run of a segmentor, if the recipe names one."""
+        self._loss.initialize()
 
     def learned_target(self, dataset: Dataset, subjects: Sequence[str]) -> Target:
         """The tissue of each voxel, of the subjects with a label map.
@@ -82,17 +85,9 @@ class AnyMR(LearnedMethod):
         require_label_maps(dataset, subjects)
         return Target("labels", lambda _, labels: labels.astype(np.float32))
 
-    def optimizers(self) -> dict[str, Optimization]:
-        """One over the generator."""
-        optimizer = self.settings.optimizer.build(self.networks["generator"].parameters())
-        return {"generator": Optimization(optimizer, ("generator",))}
-
     def training_step(self, batch: Batch, update: Update) -> Metrics:
-        """One step down the loss between the CTs that are made of new MRs and those that were drawn with them."""
-        drawn = self.draw(batch)
-        loss = self._loss(self.networks["generator"](drawn.source), drawn)
-        update("generator", loss)
-        return {"loss": loss.detach()}
+        """The step of `PairedMethod`, between the CTs that are made of new MRs and those that were drawn with them."""
+        return super().training_step(self.draw(batch), update)
 
     def validation_step(self, batch: Batch) -> Metrics:
         """The mean absolute error in network units on the MRs of the dataset, beside the mean CT of each tissue; it is the ``loss``."""
