@@ -1,7 +1,8 @@
 """What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER].
 
 For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, and a picture. With ``--bone`` the first scan's
-synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall above thresholds in HU.
+synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall above thresholds in HU,
+and the shares of the points of either bone surface that lie within 2 mm of the other.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from transmodal.core.volume import Volume, require_same_grid
 from transmodal.engine.hardware import keep_memory
 from transmodal.evaluation.metrics import dice
+from transmodal.evaluation.surface import bone_surface, compare_surfaces, surface_statistics
 from transmodal.imaging.grid import canonical
 from transmodal.imaging.scan import read_scan, strip_scan_suffix, write_scan
 from transmodal.methods.runs import load_method
@@ -59,6 +61,12 @@ def compare(result: Volume, labels: str, number: str) -> None:
         both = np.count_nonzero(found & bone)
         precision, recall = both / max(np.count_nonzero(found), 1), both / max(np.count_nonzero(bone), 1)
         print(f"  > {threshold} HU: bone Dice {dice(found, bone):.3f}, precision {precision:.3f}, recall {recall:.3f}")
+    everywhere = truth.with_array(np.ones_like(bone), "mask")
+    surfaces = bone_surface(result, everywhere), bone_surface(truth.with_array(bone, "mask"), everywhere)
+    if surfaces[0] and surfaces[1]:
+        found = surface_statistics(compare_surfaces(surfaces[0], surfaces[1]))
+        ways = {"of both surfaces": "within_2mm", "of the synthetic": "sct_to_ct_within_2mm", "of the true": "ct_to_sct_within_2mm"}
+        print("  within 2 mm: " + ", ".join(f"{found[key]:.1%} {words}" for words, key in ways.items()))
 
 
 def draw(scan: Volume, result: Volume, path: Path) -> None:

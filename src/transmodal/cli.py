@@ -270,7 +270,7 @@ def synthesize(
     output: Path,
     /,
     *,
-    model: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    model: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     direction: Literal["mr2ct", "ct2mr"] | None = None,
     layout: LayoutName = "auto",
     part: Literal["all", "train", "validation", "test"] = "all",
@@ -296,7 +296,8 @@ def synthesize(
         A scan file such as sct.nii.gz, or for a folder the folder to write. From DICOM, a folder takes the result as a series; from BIDS,
         it becomes a BIDS derivative.
     model
-        A run; or several after each other, whose mean is taken. Give it after SCAN and OUTPUT.
+        A run, or the name of a built-in model (see: transmodal models), by default any-mr; or several after each other, whose mean is
+        taken. Give it after SCAN and OUTPUT.
     direction
         mr2ct or ct2mr; by default what the model does.
     layout
@@ -324,11 +325,12 @@ def synthesize(
         Address of a dask scheduler whose workers do it instead, such as tcp://node1:8786.
     """
     from transmodal.core.jobs import Workers
+    from transmodal.methods.builtin import DEFAULT_MODEL
     from transmodal.workflows.synthesize import synthesize as run
 
     shared = {"brain": brain, "workers": Workers(workers, scheduler)}
     choices = {"series": series, "force_geometry": force_geometry, "force": force, "uncertainty": uncertainty, "cycle": cycle, **shared}
-    written = run(scan, output, model, direction=direction, layout=layout, part=part, device=device, **choices)
+    written = run(scan, output, model or [Path(DEFAULT_MODEL)], direction=direction, layout=layout, part=part, device=device, **choices)
     print(f"{len(written)} written: {output}")
 
 
@@ -633,6 +635,22 @@ def series(folder: Path, /, *, json: Flag = False) -> None:
     from transmodal.workflows.series import show_series
 
     show_series(folder, as_json=json)
+
+
+@app.command
+def models(name: str | None = None, /, *, json: Flag = False) -> None:
+    """List the models that come with the package, or show the card of one: what it was trained on, what it does well, and what not.
+
+    Parameters
+    ----------
+    name
+        Of a model, to show its card.
+    json
+        For a script to read.
+    """
+    from transmodal.workflows.models import show_models
+
+    show_models(name, as_json=json)
 
 
 @app.command

@@ -168,9 +168,11 @@ def test_a_device_without_memory_gets_less_at_once_and_that_is_said(prediction):
 
 
 def test_the_cpu_comes_last():
-    places = [place.type for place, _ in _attempts(torch.device("cuda"))]
+    slices, volumes = View(size=(16, 16)), View(size=(16, 16, 16))
+    places = [place.type for place, _ in _attempts(torch.device("cuda"), slices)]
     assert places == ["cuda"] * 3 + ["cpu"] * 3
-    assert len(list(_attempts(torch.device("cpu")))) == 3
+    assert len(list(_attempts(torch.device("cpu"), slices))) == 3
+    assert list(_attempts(torch.device("cpu"), volumes)) == [(torch.device("cpu"), 1)]
 
 
 @pytest.mark.filterwarnings("ignore:cpu has too little memory")

@@ -15,7 +15,7 @@ from transmodal.workflows.train import train
 
 
 def recipe(*changes):
-    return load_recipe("any-mr", ["method.network.channels=[4,8]", "view.size=[32,32]", *changes])
+    return load_recipe("any-mr", ["method.network.channels=[4,8]", "view.size=[32,32]", "predict.patch=[32,32]", *changes])
 
 
 def setting(dataset, given):
@@ -64,19 +64,55 @@ def test_a_step_goes_down_the_loss_between_what_was_drawn(method, batch):
     network = method.networks["generator"]
     torch.manual_seed(5)
     drawn = method.draw(batch)
-    expected = method._loss(network(drawn.source), drawn)
+    ct, log_spread = network(drawn.source).split(1, dim=1)
+    log_spread = log_spread.clamp(-7, 2)
+    error = (ct - drawn.target).abs()
+    likelihood = (log_spread + error / log_spread.exp()).mean()
     torch.manual_seed(5)
     updates = []
     metrics = method.training_step(batch, lambda name, loss: updates.append((name, loss.item())))
-    assert updates == [("generator", pytest.approx(expected.item()))]
-    assert metrics["loss"] == pytest.approx(expected.item())
+    assert updates == [("generator", pytest.approx((error.mean() + 0.05 * likelihood).item(), rel=1e-5))]
+    assert metrics["loss"] == pytest.approx(error.mean().item())
+    assert metrics["likelihood"] == pytest.approx(likelihood.item(), rel=1e-5)
+
+
+def test_what_the_network_expects_of_itself_does_not_pull_at_its_ct(dataset, batch):
+    """The error is a number to the likelihood: of the last layer's weights only those of the second channel get a gradient."""
+    given = recipe("method.loss.l1=0", "method.spread=1")
+    method = AnyMR(given.method, setting(dataset, given))
+    method.training_step(batch, lambda name, loss: loss.backward())
+    gradient = method.networks["generator"].output.weight.grad
+    assert gradient[0].abs().max() == 0 < gradient[1].abs().max()
+
+
+def test_the_uncertainty_is_that_of_mirror_images_and_of_the_network_together(dataset, simulated_head):
+    """With a network that expects an error of 0.05 network units everywhere, and is the same in the mirror."""
+    given = recipe("method.calibration=2")
+    method = AnyMR(given.method, setting(dataset, given))
+
+    class Known(torch.nn.Module):
+        stride = 2
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image):
+            return torch.cat([torch.zeros_like(image), torch.full_like(image, np.log(0.05))], dim=1)
+
+    method.networks["generator"] = Known()
+    ct, uncertainty = method.synthesize_with_uncertainty(simulated_head["mr"])
+    inside = uncertainty.array > 0
+    # 0 in network units is the middle of -1024 to 2000 HU, and 1 half of that window.
+    assert (ct.array[inside] == 488).all()
+    assert uncertainty.array[inside] == pytest.approx(2 * np.sqrt(2) * 0.05 * 1512, rel=1e-2)
 
 
 def test_validation_compares_with_the_mean_ct_of_each_tissue(method, batch):
     """In network units 3024 HU are 2."""
     wanted = torch.tensor([tissue_table()[tissue].hu for tissue in Tissue])[batch.target.long()].clamp(-1024, 2000)
     expected = (wanted + 1024) / 3024 * 2 - 1
-    made = method.networks["generator"](batch.source)
+    made = method.networks["generator"](batch.source)[:, :1]
     error = (made - expected)[batch.target_mask].abs().mean()
     assert method.validation_step(batch)["loss"].item() == pytest.approx(error.item(), rel=1e-5)
 

@@ -236,7 +236,7 @@ def predict(
     beside = beside or Beside(np.empty((0, *image.shape), dtype=np.float32), ())
     assert setting.view.fit == "none" or not beside.backgrounds, "whole slices are cut and resized one by one"
     try:
-        for place, at_once in _attempts(device):
+        for place, at_once in _attempts(device, setting.view):
             try:
                 return _predict(_Task(network.to(place), setting, source, beside.backgrounds, place, at_once), image, mask, beside.images)
             except RuntimeError as error:
@@ -248,10 +248,10 @@ def predict(
     raise OutOfMemory(f"predicting {'x'.join(map(str, image.shape))} voxels needs more memory than there is; set a smaller predict.patch")
 
 
-def _attempts(device: torch.device) -> Iterator[tuple[torch.device, int]]:
-    """Where to predict and how many slices or patches at once: less and less on the device, then on the CPU."""
+def _attempts(device: torch.device, view: View) -> Iterator[tuple[torch.device, int]]:
+    """Where to predict and how many slices at once: less and less on the device, then on the CPU. Of volumes a patch is enough."""
     for place in dict.fromkeys((device, torch.device("cpu"))):
-        yield from ((place, at_once) for at_once in (SLICES_AT_ONCE, SLICES_AT_ONCE // 4, 1))
+        yield from ((place, at_once) for at_once in ((1,) if view.dims == 3 else (SLICES_AT_ONCE, SLICES_AT_ONCE // 4, 1)))
 
 
 def _lacks_memory(error: RuntimeError) -> bool:
@@ -357,7 +357,8 @@ def _slide(
         _padded(inputs, wanted, backgrounds),
         roi_size=prediction.patch,
         sw_batch_size=at_once,
-        predictor=lambda patch: network(patch).float(),
+        # A copy, because the output is weighted in place: a network may give back its input, which is a view of the whole.
+        predictor=lambda patch: network(patch).to(torch.float32, copy=True),
         overlap=prediction.overlap,
         mode="gaussian",
     )

@@ -50,6 +50,21 @@ def gradient_difference(prediction: Image, target: Image, reading: Reading = "si
     return total / len(dimensions)
 
 
+def laplace(error: Image, log_spread: Image) -> Float[Tensor, ""]:
+    """Mean negative logarithm of the likelihood of errors under Laplace distributions of mean 0, but for a constant.
+
+    Kendall and Gal, "What uncertainties do we need in Bayesian deep learning for computer vision?", NeurIPS 2017, eq. (8), with the
+    absolute error that goes with an L1 loss in place of the squared one.
+
+    Parameters
+    ----------
+    error : Tensor, shape (b, c, *s)
+    log_spread : Tensor, shape (b, c, *s)
+        Natural logarithm of the mean absolute error that is expected there.
+    """
+    return (log_spread + error.abs() * (-log_spread).exp()).mean()
+
+
 def _mean(values: Image, mask: Mask | None) -> Float[Tensor, ""]:
     """The mean, inside the mask if there is one; 0 if nothing is inside."""
     if mask is None:

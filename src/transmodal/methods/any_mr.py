@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from transmodal.contracts import Metrics, Preview, Update
 from transmodal.core.config import Config
@@ -20,11 +20,11 @@ from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Volume
 from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
-from transmodal.engine.predict import Setting, synthesize, synthesize_with_uncertainty
+from transmodal.engine.predict import Setting, place_result, place_soft, predict_prepared, prepare_source, synthesize
 from transmodal.imaging.intensity import PercentileIntensity, WindowIntensity
-from transmodal.losses.voxel import l1
+from transmodal.losses.voxel import l1, laplace
 from transmodal.methods.architecture import UNetSettings
-from transmodal.methods.generation import Generation, deform, make_ct, make_mr
+from transmodal.methods.generation import Generation, draw_pairs
 from transmodal.methods.optimizer import Adam, Optimizer
 from transmodal.methods.paired import PairedMethod
 from transmodal.methods.paired_loss import Loss
@@ -33,6 +33,8 @@ from transmodal.simulation.tissues import Tissue, tissue_table
 
 # Network units of the two percentiles of a drawn MR.
 ONTO = (-1.0, 1.0)
+# Of the logarithm of the spread, in network units: from about a HU to more than the whole window.
+_LOG_SPREAD = (-7.0, 2.0)
 
 
 class AnyMRSettings(Config):
@@ -42,12 +44,18 @@ class AnyMRSettings(Config):
     ----------
     gain, shift : float
         Largest relative gain and largest offset of a drawn MR in network units: the percentiles of a patch are not those of its head.
+    spread : float
+        Weight of the likelihood by which the second channel learns how far off the first may be.
+    calibration : float
+        What the standard deviations are multiplied by, so that they cover on heads that were held out what they should.
     """
 
     name: Literal["any-mr"] = "any-mr"
     generation: Generation = Generation()
     gain: float = Field(default=0.2, ge=0, lt=1)
     shift: float = Field(default=0.1, ge=0)
+    spread: float = Field(default=0.05, ge=0)
+    calibration: float = Field(default=1.0, gt=0)
     network: UNetSettings = UNetSettings()
     loss: Loss = Loss()
     optimizer: Optimizer = Adam()
@@ -67,8 +75,10 @@ class AnyMR(PairedMethod):
 
     def __init__(self, settings: AnyMRSettings, setting: Setting) -> None:
         _require_drawable(setting)
-        super().__init__(setting, settings.network.build(setting.view), settings.loss, settings.optimizer)
+        super().__init__(setting, settings.network.build(setting.view, outputs=2), settings.loss, settings.optimizer)
         self.settings = settings
+        # The network's own, beside those of mirror images.
+        self.opinions = 1 + setting.opinions
 
     def initialize(self) -> None:
         """Read the run of a segmentor, if the recipe names one."""
@@ -86,12 +96,17 @@ class AnyMR(PairedMethod):
         return Target("labels", lambda _, labels: labels.astype(np.float32))
 
     def training_step(self, batch: Batch, update: Update) -> Metrics:
-        """The step of `PairedMethod`, between the CTs that are made of new MRs and those that were drawn with them."""
-        return super().training_step(self.draw(batch), update)
+        """One step down the loss between the CTs that are made of new MRs and those that were drawn with them."""
+        drawn = self.draw(batch)
+        ct, log_spread = self.networks["generator"](drawn.source).split(1, dim=1)
+        likelihood = laplace((ct - drawn.target).detach(), log_spread.clamp(*_LOG_SPREAD))
+        loss = self._loss(ct, drawn)
+        update("generator", loss + self.settings.spread * likelihood)
+        return {"loss": loss.detach(), "likelihood": likelihood.detach()}
 
     def validation_step(self, batch: Batch) -> Metrics:
         """The mean absolute error in network units on the MRs of the dataset, beside the mean CT of each tissue; it is the ``loss``."""
-        prediction = self.networks["generator"](batch.source)
+        prediction = self.networks["generator"](batch.source)[:, :1]
         return {"loss": l1(prediction, self._mean_ct(batch.target), batch.target_mask)}
 
     def preview(self, batch: Batch) -> Preview:
@@ -99,25 +114,33 @@ class AnyMR(PairedMethod):
         if self.setting.view.dims == 3:
             return {}
         drawn = self.draw(batch)
-        images = {"MR": drawn.source, "sCT": self.networks["generator"](drawn.source), "CT": drawn.target}
+        images = {"MR": drawn.source, "sCT": self.networks["generator"](drawn.source)[:, :1], "CT": drawn.target}
         return {name: ((image + 1) / 2).clamp(0, 1) for name, image in images.items()}
 
     def draw(self, batch: Batch) -> Batch:
         """Pairs of MR and CT, in network units, of the label maps that are the target of a batch."""
-        labels = deform(batch.target, self.settings.generation)
-        mask = labels > 0
-        ct = self._to_network(make_ct(labels, self.settings.generation))
-        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * make_mr(labels, mask, self.settings.generation)
+        pairs = draw_pairs(batch.target, self.settings.generation)
+        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * pairs.mr
         gain, shift = (amount * _signed_like(mr) for amount in (self.settings.gain, self.settings.shift))
-        return replace(batch, source=(1 + gain) * mr + shift, target=ct, source_mask=mask, target_mask=mask)
+        source, target = (1 + gain) * mr + shift, self._to_network(pairs.ct)
+        return replace(batch, source=source, target=target, source_mask=pairs.mask, target_mask=pairs.mask)
 
     def synthesize(self, scan: Volume) -> Volume:
         """The CT, on the scan's own grid; see `transmodal.engine.predict.synthesize`."""
         return synthesize(self.networks["generator"], scan, self.setting)
 
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
-        """The same, and the spread over planes and mirror images; see `transmodal.engine.predict.synthesize_with_uncertainty`."""
-        return synthesize_with_uncertainty(self.networks["generator"], scan, self.setting)
+        """The same, and a standard deviation in HU, float32, 0 outside the head.
+
+        Its square is the sum of that over mirror images and of that of the Laplace distribution which the network has learned, times
+        a factor for the two to cover what they should (`AnyMRSettings.calibration`).
+        """
+        network, setting = self.networks["generator"], self.setting
+        prepared = prepare_source(scan, setting)
+        found, learned = predict_prepared(network, prepared, setting), predict_prepared(Spread(network), prepared, setting)
+        sd = np.float32(self.settings.calibration * setting.target_map.scale) * np.sqrt(found.sd**2 + 2 * learned.mean**2)
+        result = place_result(setting.target_map.inverse(found.mean), prepared, scan, setting.target)
+        return result, place_soft(sd, prepared, scan, "uncertainty")
 
     def _mean_ct(self, labels: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *s"]:
         table = tissue_table()
@@ -127,6 +150,18 @@ class AnyMR(PairedMethod):
     def _to_network(self, hu: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *s"]:
         window = self.setting.target_map
         return (hu.clamp(window.lower, window.upper) - window.shift) / window.scale
+
+
+class Spread(nn.Module):
+    """The mean absolute error that a network expects of itself: of two channels of output the second, which is its logarithm."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.stride = network, getattr(network, "stride", 1)
+
+    def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b 1 *s"]:
+        """In network units."""
+        return self.network(image)[:, 1:].float().clamp(*_LOG_SPREAD).exp()
 
 
 def _signed_like(images: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *ones"]:

@@ -26,6 +26,7 @@ from transmodal.imaging.layouts.subjects import Options
 from transmodal.imaging.layouts.table import is_table
 from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import require_unsheared, require_writable, strip_scan_suffix, write_scan
+from transmodal.methods.builtin import DEFAULT_MODEL, find_model
 from transmodal.methods.ensemble import load_ensemble
 from transmodal.methods.runs import weights_hash
 from transmodal.workflows.derivative import cycle_path, derivative_paths, describe_derivative, sidecar, uncertainty_path
@@ -42,7 +43,7 @@ _SERIES_OPTION = "--series"
 def synthesize(
     scan: Path,
     output: Path,
-    model: Path | Sequence[Path],
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     *,
     direction: Direction | None = None,
     layout: Layout = "auto",
@@ -66,8 +67,8 @@ def synthesize(
         A scan file; or, for DICOM of one patient, a folder to make that takes the result as a series; or, for several subjects, the
         folder that takes ``<subject>/sct.nii.gz`` (``smr.nii.gz`` from CT to MR, ``bone.nii.gz`` for a mask), a DICOM series
         ``<subject>/`` for those that come as DICOM, or a BIDS derivative for those in BIDS.
-    model : Path or sequence of Path
-        A run; or several, whose mean is taken.
+    model : str, Path or sequence of them
+        A run, or the name of a built-in model; or several, whose mean is taken.
     direction : {"mr2ct", "ct2mr"}, optional
         By default what the model does.
     layout : str
@@ -109,7 +110,7 @@ def synthesize(
     """
     keep_memory()
     require_room(output)
-    models = [model] if isinstance(model, Path) else list(model)
+    models = [find_model(one) for one in ([model] if isinstance(model, str | Path) else model)]
     maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle}, force, workers)
     modality = source_of(maker.direction)
     if brain is not None and not maker.method.uses_brain:
