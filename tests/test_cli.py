@@ -11,7 +11,7 @@ from transmodal.evaluation.protocols import PROTOCOLS
 from transmodal.methods.recipe import recipe_names
 
 COMMANDS = ["demo", "simulate", "prepare", "train", "synthesize", "segment", "surface", "convert", "evaluate", "study", "studies"]
-COMMANDS += ["report", "show", "series", "recipes"]
+COMMANDS += ["report", "show", "series", "export", "models", "recipes"]
 
 # What takes a second or more to import, and so must wait until a command runs.
 HEAVY = (

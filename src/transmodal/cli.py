@@ -27,19 +27,22 @@ LayoutName = Literal["auto", "synthrad", "bids", "nnunet", "dicom", "csv", "fold
 
 
 @app.command
-def demo(out: Path = Path("transmodal-demo"), /, *, seed: int = 0) -> None:
-    """Walk through the whole flow on simulated heads, in minutes.
+def demo(out: Path | None = None, /, *, train: Flag = False, seed: int = 0) -> None:
+    """Make the CT of a simulated head with the built-in model, and judge it; or walk through a whole training, in minutes.
 
     Parameters
     ----------
     out
-        The folder to write; a demo that was interrupted goes on where it stopped.
+        The folder to write, by default transmodal-demo, or transmodal-training; a demo that was interrupted goes on where it stopped.
+    train
+        Simulate a dozen heads, train on them, apply the model to heads that were held out, and score it.
     seed
         Of the heads and of training.
     """
     from transmodal.workflows.demo import demo as run
+    from transmodal.workflows.demo import walk
 
-    page = run(out, seed=seed)
+    page = walk(out or Path("transmodal-training"), seed=seed) if train else run(out or Path("transmodal-demo"), seed=seed)
     print(f"The report: {page}")
 
 
@@ -635,6 +638,22 @@ def series(folder: Path, /, *, json: Flag = False) -> None:
     from transmodal.workflows.series import show_series
 
     show_series(folder, as_json=json)
+
+
+@app.command
+def export(run: Path, out: Path, /) -> None:
+    """Make a model to pass on of a run: what prediction needs, with weights in half precision.
+
+    Parameters
+    ----------
+    run
+        A folder written by: transmodal train.
+    out
+        The folder to write; synthesize --model takes it as it takes a run.
+    """
+    from transmodal.workflows.export import export as write
+
+    print(f"The model: {out} ({write(run, out):.1f} MB)")
 
 
 @app.command

@@ -18,7 +18,7 @@ from transmodal.imaging.intensity import (
     WindowIntensity,
     ZScoreIntensity,
 )
-from transmodal.imaging.preparation import Preparation
+from transmodal.imaging.preparation import BACKGROUND, Preparation
 
 SOURCE = IntensityMap(shift=0, scale=1)
 
@@ -237,3 +237,27 @@ def test_a_cycle_of_networks_that_change_nothing_gives_the_scan_back_in_its_own_
     inside = radius < 0.6  # at the edge, voxels are half background on the working grid
     np.testing.assert_allclose(again.array[inside], scan.array[inside], rtol=1e-3)
     assert (again.array[0, 0] == 0).all()
+
+
+def test_a_network_for_volumes_sees_the_head_and_a_margin_and_gives_air_elsewhere():
+    """A volume of 90 voxels with a head of 10 in its middle: what the network is shown is 42 long."""
+
+    class Seeing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.sizes = nn.Parameter(torch.zeros(1)), []
+
+        def forward(self, image):
+            self.sizes.append(tuple(image.shape[2:]))
+            return image
+
+    image, mask = np.ones((90, 20, 20), dtype=np.float32), np.zeros((90, 20, 20), dtype=bool)
+    mask[40:50, 5:15, 5:15] = True
+    network, view = Seeing(), setting(View(size=(16, 16, 16)), Prediction())
+    found = predict(network, image, view, SOURCE, mask).mean
+    assert network.sizes == [(42, 20, 20)]
+    np.testing.assert_allclose(found[24:66], SOURCE.forward(image)[24:66], atol=1e-5)
+    air = view.target_map.forward(np.full((1, 1, 1), BACKGROUND["ct"])).item()
+    assert np.unique(found[:24]) == pytest.approx([air]) == np.unique(found[66:])
+    predict(network, image, view, SOURCE, np.zeros_like(mask))
+    assert network.sizes[-1] == (90, 20, 20)

@@ -19,7 +19,19 @@ STILL = {
     "cuts": 0,
 }
 CLEAN = Generation(
-    **STILL, sequences=0, texture=0, bias=0, noise=0, ghost=0, gamma=0, blur=0, thickness=1, coarseness=1, bone_hu=0, soft_hu=0, density_hu=0
+    **STILL,
+    sequences=0,
+    texture=0,
+    bias=0,
+    noise=0,
+    ghost=0,
+    gamma=0,
+    blur=0,
+    thickness=1,
+    coarseness=1,
+    bone_hu=0,
+    soft_hu=0,
+    density_hu=0,
 )
 
 

@@ -26,6 +26,8 @@ from transmodal.imaging.preparation import BACKGROUND, Preparation, PreparedScan
 
 # Slices that go through a network at once. Eight 256x256 slices need well under a gigabyte in a U-Net of 64 channels.
 SLICES_AT_ONCE = 8
+# What a network for volumes sees of the air around a head, in voxels; what lies farther out is not computed, for it is blanked.
+BOX_MARGIN = 16
 
 
 class Prediction(Config):
@@ -220,7 +222,8 @@ def predict(
 ) -> Moments:
     """Network output, in network units, for a whole volume in the scan's units: mean and spread over the planes and mirror images.
 
-    The mask is what a view is fitted to that shows whole slices; without one that is the whole image. Such a view has nothing beside.
+    The mask is what a view is fitted to that shows whole slices, and what a view of volumes is cut around; without one that is the whole
+    image. A view of whole slices has nothing beside.
 
     Memory is bounded by the volume and the activations of a few slices or patches, whatever the number of them. Where the device has
     not even that much, fewer go through it at once, and at last the CPU takes over; a warning says so.
@@ -298,7 +301,10 @@ def _by_plane(
     """The prediction of a whole volume, once for each axis that slices lie across."""
     view = task.setting.view
     if view.dims == 3:
-        yield task.apply(image[None, None], beside[None])[0]
+        background = task.setting.target_map.forward(np.full((1, 1, 1), BACKGROUND[task.setting.target]))
+        values, box = np.full(image.shape, background.item(), dtype=np.float32), _box(mask)
+        values[box] = task.apply(image[box][None, None], beside[:, *box][None])[0]
+        yield values
         return
     for axis in task.setting.axes:
         values = np.empty(image.shape, dtype=np.float32)
@@ -308,6 +314,15 @@ def _by_plane(
             part = slice(first, first + len(slab))
             out[part] = _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab, others[part])
         yield values
+
+
+def _box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
+    """The smallest part of the volume with the mask and a margin around it; all of it where the mask is empty."""
+    spans = [np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
+    if not spans[0].size:
+        return slice(None), slice(None), slice(None)
+    x, y, z = (slice(max(int(span[0]) - BOX_MARGIN, 0), int(span[-1]) + 1 + BOX_MARGIN) for span in spans)
+    return x, y, z
 
 
 def _apply_fitted(task: _Task, slab: Float[np.ndarray, "b c h w"], masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "b h w"]:

@@ -12,12 +12,12 @@ DEFAULT_MODEL = "any-mr"
 CARD_NAME = "card.md"
 # One line as sha256sum writes it, so that it can be checked without the package.
 HASH_NAME = "weights.sha256"
+FOLDER = Path(str(resources.files("transmodal"))) / "models"
 
 
 def builtin_models() -> dict[str, Path]:
     """The folder of each built-in model by its name."""
-    folder = Path(str(resources.files("transmodal"))) / "models"
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{RUN_NAME}"))}
+    return {path.parent.name: path.parent for path in sorted(FOLDER.glob(f"*/{RUN_NAME}"))}
 
 
 def find_model(model: str | Path) -> Path:

@@ -65,8 +65,9 @@ class UNet(nn.Module):
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Map images to images; each spatial size must be a multiple of `stride`."""
         *skips, image = self.encode(image)
-        for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
-            image = block(torch.cat((skip, up(image)), dim=1))
+        for up, block in zip(self.up, self.decoder, strict=True):
+            # Taken off the list, a skip connection is freed before the block needs its own memory.
+            image = block(torch.cat((skips.pop(), up(image)), dim=1))
         return self.output(image)
 
     def encode(self, image: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b e *t"]]:
