@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from transmodal.losses.voxel import gradient_difference, l1, l2
+from transmodal.losses.voxel import gradient_difference, l1, l2, laplace
 
 
 def test_by_hand():
@@ -46,3 +48,16 @@ def test_outside_the_mask_nothing_counts():
         torch.testing.assert_close(loss(prediction, target, mask), expected)
         torch.testing.assert_close(loss(torch.where(mask, prediction, 99.0), target, mask), expected)
     assert l1(prediction, target, torch.zeros_like(mask)) == 0
+
+
+def test_the_likelihood_of_laplace_is_that_of_scipy_but_for_a_constant():
+    rng = np.random.default_rng(0)
+    error, scale = rng.normal(size=(2, 1, 5, 6)), rng.uniform(0.1, 3, size=(2, 1, 5, 6))
+    expected = -stats.laplace.logpdf(error, scale=scale).mean() - np.log(2)
+    assert laplace(torch.from_numpy(error), torch.from_numpy(np.log(scale))).item() == pytest.approx(expected)
+
+
+def test_the_likelihood_is_best_where_the_spread_is_the_mean_absolute_error():
+    error, best = torch.tensor([[[[1.0, -3.0, 2.0]]]]), np.log(2.0)
+    values = [laplace(error, torch.full_like(error, best + step)).item() for step in (-0.1, 0.0, 0.1)]
+    assert min(values) == values[1]

@@ -47,7 +47,7 @@ def demo(out: Path, *, seed: int = 0) -> Path:
     announce(f"Making its CT of the MR alone, with the built-in model {DEFAULT_MODEL}")
     (synthetic,) = synthesize(heads, predictions, layout="synthrad", uncertainty=True)
     announce("Comparing it with the true one")
-    evaluate(predictions, heads, scores, protocols=("synthrad2023", "tissue", "surface", "uncertainty"))
+    evaluate(predictions, heads, scores, protocols=("synthrad2023", "tissue", "uncertainty"))
     report([scores], page, title="A CT made of an MR alone")
     subject = next(heads.rglob("mr.nii.gz")).parent
     show([subject / "mr.nii.gz", synthetic], out / "head.png", reference=subject / "ct.nii.gz")

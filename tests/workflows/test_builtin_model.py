@@ -1,0 +1,39 @@
+"""The model that comes with the package, as a user meets it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from command_line import call
+from simulated_heads import simulated_head
+from transmodal.evaluation.metrics import dice
+from transmodal.imaging.scan import read_scan, write_scan
+from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, simulate_mr
+from transmodal.simulation.tissues import BRAIN
+from transmodal.workflows.demo import demo
+
+
+def test_a_head_becomes_a_ct_without_any_training(tmp_path, capsys):
+    labels, rng = simulated_head(40, 3), np.random.default_rng(0)
+    write_scan(simulate_mr(labels, MR_PRESETS["t1w"], rng), tmp_path / "mr.nii.gz")
+    code, said = call(capsys, "synthesize", tmp_path / "mr.nii.gz", tmp_path / "sct.nii.gz", "--uncertainty")
+    assert code == 0, said
+    made, true = read_scan(tmp_path / "sct.nii.gz", "ct"), simulate_ct(labels, CTConfig(noise_hu=0), rng)
+    assert dice(np.asarray(made.array) > 250, np.asarray(true.array) > 250) > 0.7
+    brain = np.isin(labels.array, BRAIN)
+    assert abs(np.median(made.array[brain]) - 34) < 30
+    sd = read_scan(tmp_path / "sct_uncertainty.nii.gz", "ct").array
+    assert np.median(sd[made.array > 250]) > 3 * np.median(sd[brain])
+    settings = json.loads((tmp_path / "sct.json").read_text())["settings"]
+    assert settings["model"] == "any-mr"
+    assert settings["guard"]["outcome"] == "proceed"
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_picture_and_a_report(tmp_path):
+    page = demo(tmp_path / "demo")
+    assert page.stat().st_size > 100_000
+    assert (tmp_path / "demo" / "head.png").read_bytes().startswith(b"\x89PNG")
+    (case,) = json.loads((tmp_path / "demo" / "scores" / "scores.json").read_text())["cases"]
+    assert case
