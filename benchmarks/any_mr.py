@@ -61,7 +61,7 @@ def make_heads(labels: Path, out: Path) -> None:
     heads = out / "heads"
     shared = {"spacing_mm": 1.0}
     new_york, usc = labels / "nyhead_labels.nii.gz", labels / "usc19.5_fullhead_labels.nii.gz"
-    simulate(heads / "new_york", subjects=5, seed=21, labels=new_york, mapping="new_york_head", prefix="ny", **shared)
+    simulate(heads / "new_york", subjects=5, seed=21, labels=new_york, mapping="new_york_head", prefix="ny1", **shared)
     simulate(heads / "usc", subjects=3, seed=3, labels=usc, mapping="usc_19.5", prefix="usc", **shared)
     simulate(heads / "adults", subjects=12, seed=6, prefix="adult", **shared)
     for number, age in enumerate(CHILDREN_YEARS, start=1):

@@ -5,9 +5,8 @@
     python benchmarks/guard.py measure            the table of docs/guard.md: false alarms and misses on other heads than these
     python benchmarks/guard.py scans SCAN ...     what is found in real MR scans, as they are and as they should not be
 
-Heads are simulated at 3 mm, which is finer than what the guard looks at. What is typical are scans as the recipe any-mr draws them for its
-training. What is measured are others: of a contrast of physics or of chance, slices of up to 6 mm, a bias, and noise. Both may end
-anywhere below the brain.
+Heads are simulated at 3 mm, which is finer than what the guard looks at. Scans of them have a contrast of physics or of chance, slices of
+up to 6 mm, a bias, noise, and may end anywhere below the brain.
 """
 
 import argparse
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
 from transmodal.core.progress import track
@@ -24,7 +22,6 @@ from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.guard import FEATURES, TYPICAL_NAME, Typical, guard, measure
 from transmodal.imaging.pose import TEMPLATE_NAME, TEMPLATE_SHAPE, TISSUES, fit_head, read_template, right_angle_turns, template_grid
 from transmodal.imaging.scan import read_scan
-from transmodal.methods.generation import Generation, draw_pairs
 from transmodal.simulation.contrast import MR_PRESETS, CTConfig, MRConfig, draw_mr, simulate_ct, simulate_mr
 from transmodal.simulation.head import head_grid, simulate_anatomy
 from transmodal.simulation.labels import brain_mask
@@ -49,21 +46,6 @@ MEMBERS: dict[str, tuple[Tissue, ...]] = {
 FACE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 # Of a volume that is white matter throughout, such an MR is its bias alone.
 FLAT = MRConfig(sequence="spin_echo", tr_ms=1000, te_ms=10, noise=0, texture=0, tissue_spread=0, bias=0.2)
-
-
-# The generator counts in voxels of the 1 mm that any-mr is trained on. What is small even there is left out.
-AT_3_MM = Generation(
-    deformation=1,
-    deformation_grid=13,
-    wrinkles=0,
-    thickness_change=0,
-    fillings=0,
-    surroundings=0,
-    cuts=0,
-    blur=0.4,
-    thickness=2,
-    coarseness=1,
-)
 
 
 def main() -> None:
@@ -110,14 +92,6 @@ def draw_scan(labels: Volume, rng: np.random.Generator, whole: bool = False) -> 
     below = 0 if whole else int(rng.uniform(0, 0.38) * scan.shape[2])
     grid = isotropic_grid(cut(scan, 2, below, scan.shape[2]).grid, (spacing[0], spacing[1], spacing[2]))
     return resample(scan, grid)
-
-
-def generated_scan(labels: Volume, rng: np.random.Generator) -> Volume:
-    """Draw an MR of a head as for the training of any-mr, and where it ends below."""
-    torch.manual_seed(int(rng.integers(2**31)))
-    pair = draw_pairs(torch.from_numpy(labels.array.astype(np.float32))[None, None], AT_3_MM)
-    scan = labels.with_array(1000 * pair.mr[0, 0].numpy(), "mr")
-    return cut(scan, 2, int(rng.uniform(0, 0.38) * scan.shape[2]), scan.shape[2])
 
 
 def contrast_of_chance(labels: Volume, rng: np.random.Generator) -> Volume:
@@ -188,7 +162,7 @@ def drawn(seed: int, heads: int, scans: int = 4) -> Iterator[list[Volume]]:
     for number in range(heads):
         labels = anatomy(draw_subject(seed, number), number)
         rng = np.random.default_rng([seed, number, 1])
-        yield [generated_scan(labels, rng) for _ in range(scans)]
+        yield [draw_scan(labels, rng) for _ in range(scans)]
 
 
 def features(scan: Volume) -> np.ndarray:

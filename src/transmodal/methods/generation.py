@@ -39,8 +39,10 @@ class Generation(AnatomyRanges):
     ----------
     sequences : float
         Share of the MRs that have the contrast of a pulse sequence; in the others the intensity of each tissue is random.
-    dark_bone : float
-        Share of the latter in which dense bone is as dark as in most sequences.
+    inversions : float
+        Share of the sequences that begin with an inversion, after which fluid (FLAIR, MP-RAGE) or fat (STIR) may be as dark as bone.
+    dark_bone, dark_fluid : float
+        Shares of the MRs of random intensities in which dense bone is as dark as in most sequences, and in which fluid is.
     texture, bias, noise, ghost : float
         Largest standard deviation of the signal within a tissue, of the logarithm of the bias field, and of the noise, and largest
         signal of a ghost, all relative to the brightest tissue.
@@ -59,7 +61,9 @@ class Generation(AnatomyRanges):
     """
 
     sequences: float = Field(default=0.5, ge=0, le=1)
+    inversions: float = Field(default=0.5, ge=0, le=1)
     dark_bone: float = Field(default=0.8, ge=0, le=1)
+    dark_fluid: float = Field(default=0.3, ge=0, le=1)
     texture: float = Field(default=0.08, ge=0)
     bias: float = Field(default=0.3, ge=0)
     noise: float = Field(default=0.06, ge=0)
@@ -159,16 +163,30 @@ def _draw_voxels(dims: int, settings: Generation) -> list[float]:
 
 def _draw_means(settings: Generation) -> Float[Tensor, " t"]:
     """The signal of each tissue: of a pulse sequence, or at random."""
-    means = 0.1 + 0.9 * torch.rand(NUMBERS)
+    means = torch.rand(NUMBERS)
     means[list(_AIR)] = 0.05 * torch.rand(len(_AIR))
     means[SURROUNDINGS], means[FILLING] = uniform(0, 0.5), 0.0
     if chance(settings.sequences):
-        table, config = tissue_table(), _draw_sequence()
-        signal = torch.tensor([mr_signal(table[tissue], config) for tissue in Tissue], dtype=torch.float32)
+        signal = _draw_signal(settings)
         means[: len(Tissue)] = signal / signal.max() * (1 + 0.1 * torch.randn(len(Tissue))).clamp(min=0)
-    elif chance(settings.dark_bone):
+        return means
+    if chance(settings.dark_bone):
         means[list(_DARK)] = 0.15 * torch.rand(len(_DARK))
+    if chance(settings.dark_fluid):
+        means[Tissue.CSF] = uniform(0, 0.25)
     return means
+
+
+def _draw_signal(settings: Generation) -> Float[Tensor, " t"]:
+    """The signal of each tissue in a drawn sequence, after an inversion if there is one: by magnitude, fully relaxed before it."""
+    table, config = tissue_table(), _draw_sequence()
+    signal = torch.tensor([mr_signal(table[tissue], config) for tissue in Tissue], dtype=torch.float32)
+    if not chance(settings.inversions):
+        return signal
+    t1_ms = torch.tensor([table[tissue].t1_ms[config.field] for tissue in Tissue], dtype=torch.float32)
+    # From that of fat, 200 ms, to beyond that of fluid, by equal ratios.
+    inversion_ms = 150.0 * 20.0 ** uniform(0, 1)
+    return signal * (1 - 2 * torch.exp(-inversion_ms / t1_ms.clamp(min=1))).abs()
 
 
 def _draw_sequence() -> MRConfig:
