@@ -35,7 +35,7 @@ PERCENTILE_MR = [f"intensity.mr.{text}" for text in ("kind=percentile", "lower=0
 
 # What makes each recipe small enough for a test; nothing else of it is changed.
 SCALED = {
-    "any-mr": ["method.network.channels=[4,4,8]", "view.size=[16,16,16]", *SHORT],
+    "any-mr": ["method.network.channels=[4,4,8]", *SMALL_VOLUME],
     "atlas-affine": [],
     "atlas-free-form": [],
     "baseline-constant": [],

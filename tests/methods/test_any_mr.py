@@ -15,7 +15,7 @@ from transmodal.workflows.train import train
 
 
 def recipe(*changes):
-    return load_recipe("any-mr", ["method.network.channels=[4,8]", "view.size=[32,32]", *changes])
+    return load_recipe("any-mr", ["method.network.channels=[4,8]", "view.size=[32,32]", "predict.patch=[32,32]", *changes])
 
 
 def setting(dataset, given):

@@ -41,7 +41,7 @@ def test_the_default_model_is_there_with_its_card_and_is_small():
     folder = find_model(DEFAULT_MODEL)
     assert (folder / "weights.safetensors").stat().st_size <= 12e6
     card = (folder / CARD_NAME).read_text(encoding="utf-8")
-    for words in ("GPL-3", "not for diagnosis", "transmodal train any-mr", "Dice"):
+    for words in ("GPL-3", "Not for diagnosis", "transmodal train any-mr", "Dice"):
         assert words in card
 
 
@@ -51,6 +51,6 @@ def test_models_are_listed_and_their_cards_shown(capsys):
     cli.app(["models"], exit_on_error=False, result_action="return_value")
     assert "any-mr (default)" in capsys.readouterr().out
     show_models("any-mr", as_json=False)
-    assert "not for diagnosis" in capsys.readouterr().out
+    assert "Not for diagnosis" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="no-such: not a built-in model; there are any-mr"):
         show_models("no-such", as_json=False)

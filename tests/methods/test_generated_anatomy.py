@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from transmodal.methods import generated_anatomy
 from transmodal.methods.generated_anatomy import (
+    FIBROUS,
     FILLING,
     NUMBERS,
     SURROUNDINGS,
@@ -15,13 +16,15 @@ from transmodal.methods.generated_anatomy import (
     draw_anatomy,
     fill_teeth,
     is_any,
+    line_skull,
     mix_soft_tissue,
     surround,
 )
-from transmodal.methods.random_fields import eroded
+from transmodal.methods.random_fields import eroded, grown
 from transmodal.simulation.tissues import Tissue
 
-STILL = AnatomyRanges(deformation=0, wrinkles=0, thickness_change=0, soft_change=0, lesions=0, fluid=0, fillings=0, surroundings=0, cuts=0)
+NEVER = dict.fromkeys(("thickness_change", "lining", "soft_change", "lesions", "fluid", "fillings", "surroundings", "cuts"), 0)
+STILL = AnatomyRanges(deformation=0, wrinkles=0, **NEVER)
 SKULL = (Tissue.CORTICAL_BONE, Tissue.DIPLOE)
 
 
@@ -74,6 +77,16 @@ def test_the_skull_changes_by_one_voxel_at_most_and_has_dense_bone_under_its_sur
         assert torch.equal(changed[labels == Tissue.GREY_MATTER], labels[labels == Tissue.GREY_MATTER])
         sizes.add(np.sign(int(skull.sum()) - int(before.sum())))
     assert {-1, 1} <= sizes
+
+
+def test_a_lining_lies_on_the_skull_and_takes_nothing_of_it(labels):
+    torch.manual_seed(1)
+    lined = line_skull(labels)
+    skull, lining = is_any(labels, SKULL), lined == FIBROUS
+    assert lining.any()
+    assert torch.equal(is_any(lined, SKULL), skull)
+    assert not (lining & ~grown(skull)).any()
+    assert torch.equal(lined[~lining], labels[~lining])
 
 
 def test_fat_and_muscle_are_mixed_and_nothing_else_changes(labels):

@@ -11,6 +11,7 @@ STILL = {
     "deformation": 0,
     "wrinkles": 0,
     "thickness_change": 0,
+    "lining": 0,
     "soft_change": 0,
     "lesions": 0,
     "fluid": 0,

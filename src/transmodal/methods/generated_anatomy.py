@@ -14,8 +14,8 @@ from transmodal.methods.random_fields import chance, eroded, grown, highest_arou
 from transmodal.simulation.tissues import BRAIN, Tissue
 
 # What is no tissue, numbered after them.
-LESION, SURROUNDINGS, FILLING = range(len(Tissue), len(Tissue) + 3)
-NUMBERS = len(Tissue) + 3
+LESION, SURROUNDINGS, FILLING, FIBROUS = range(len(Tissue), len(Tissue) + 4)
+NUMBERS = len(Tissue) + 4
 _SKULL = (Tissue.CORTICAL_BONE, Tissue.DIPLOE)
 _BESIDE_SKULL = (Tissue.SKIN, Tissue.FAT, Tissue.MUSCLE, Tissue.MUCOSA, Tissue.CSF)
 
@@ -32,8 +32,9 @@ class AnatomyRanges(Config):
         sides of the skull.
     deformation_grid, wrinkles_grid : int
         Distance between their nodes, in voxels.
-    thickness_change, soft_change : float
-        Share of the heads whose skull is a voxel thicker or thinner in places, and of those in which fat and muscle are mixed anew.
+    thickness_change, lining, soft_change : float
+        Share of the heads whose skull is a voxel thicker or thinner in places, of those whose skull has a lining that is seen, dura or
+        pericranium, and of those in which fat and muscle are mixed anew.
     lesions, fluid, fillings, surroundings, cuts : float
         Share of the heads with lesions in the brain, with fluid in their sinuses, with metal in their teeth (if they have any), with hair,
         cushions, headphones or electrodes around them, and with a part beyond the field of view or taken away.
@@ -44,6 +45,7 @@ class AnatomyRanges(Config):
     wrinkles: float = Field(default=0.7, ge=0)
     wrinkles_grid: int = Field(default=12, ge=2)
     thickness_change: float = Field(default=0.6, ge=0, le=1)
+    lining: float = Field(default=0.7, ge=0, le=1)
     soft_change: float = Field(default=0.5, ge=0, le=1)
     lesions: float = Field(default=0.15, ge=0, le=1)
     fluid: float = Field(default=0.15, ge=0, le=1)
@@ -59,7 +61,7 @@ class Anatomy:
     Parameters
     ----------
     labels : Tensor, shape (1, 1, *s)
-        `Tissue` numbers, `LESION`, `SURROUNDINGS` and `FILLING`.
+        `Tissue` numbers, `LESION`, `SURROUNDINGS`, `FILLING` and `FIBROUS`.
     marrow : Tensor, shape (1, 1, *s)
         Share of marrow in spongy bone, from 0 to 1.
     void : Tensor of bool, shape (1, 1, *s)
@@ -93,6 +95,7 @@ def draw_anatomy(labels: Labels, ranges: AnatomyRanges) -> Anatomy:
     labels = deform(labels, ranges)
     changes: list[tuple[float, Callable[[Labels], Labels]]] = [
         (ranges.thickness_change, change_thickness),
+        (ranges.lining, line_skull),
         (ranges.soft_change, mix_soft_tissue),
         (ranges.fluid, lambda head: _replace(head, (Tissue.SINUS_AIR,), Tissue.MUCOSA, 30, uniform(-0.5, 1.0))),
         (ranges.lesions, lambda head: _replace(head, BRAIN, LESION, uniform(12, 30), uniform(1.0, 2.0))),
@@ -144,6 +147,13 @@ def change_thickness(labels: Labels) -> Labels:
     skull = is_any(labels, _SKULL)
     under = skull & ~eroded(skull)
     return torch.where(under & (labels == Tissue.DIPLOE), float(Tissue.CORTICAL_BONE), labels)
+
+
+def line_skull(labels: Labels) -> Labels:
+    """Put fibrous tissue beside the skull, where a smooth field says so: dura inside, pericranium outside, as dark as bone in many MRs."""
+    skull = is_any(labels, _SKULL)
+    here = smooth_field(labels, 30) > uniform(-2.0, 0.5)
+    return torch.where(grown(skull) & here & is_any(labels, _BESIDE_SKULL), float(FIBROUS), labels)
 
 
 def mix_soft_tissue(labels: Labels) -> Labels:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from transmodal.methods.generated_anatomy import FILLING, LESION, NUMBERS, SURROUNDINGS, Anatomy, AnatomyRanges, draw_anatomy
+from transmodal.methods.generated_anatomy import FIBROUS, FILLING, LESION, NUMBERS, SURROUNDINGS, Anatomy, AnatomyRanges, draw_anatomy
 from transmodal.methods.random_fields import chance, resize, smooth, smooth_field, uniform
 from transmodal.simulation.contrast import MR_PRESETS, MRConfig, mr_signal
 from transmodal.simulation.tissues import BONE, Tissue, tissue_table
@@ -119,8 +119,11 @@ def make_ct(anatomy: Anatomy, settings: Generation) -> Float[Tensor, "1 1 *s"]:
     hu = torch.zeros(NUMBERS)
     for tissue in Tissue:
         hu[tissue] = table[tissue].hu + _spread_hu(tissue, settings) * torch.randn(())
-    hu[LESION], hu[SURROUNDINGS], hu[FILLING] = uniform(5, 80), table[Tissue.BACKGROUND].hu, _FILLING_HU
-    grain = torch.tensor([*(table[tissue].hu_texture for tissue in Tissue), 5.0, 0.0, 0.0], device=device)
+    hu[LESION], hu[SURROUNDINGS] = uniform(5, 80), table[Tissue.BACKGROUND].hu
+    hu[FILLING], hu[FIBROUS] = _FILLING_HU, uniform(40, 90)
+    grain = torch.zeros(NUMBERS)
+    grain[: len(Tissue)] = torch.tensor([table[tissue].hu_texture for tissue in Tissue])
+    grain = grain.to(device)
     image = _with_marrow(hu.to(device), anatomy, _SCLEROTIC)
     noise = smooth(torch.randn_like(image), [1.2] * (image.ndim - 2))
     numbers = anatomy.labels.long()
@@ -169,9 +172,12 @@ def _draw_means(settings: Generation) -> Float[Tensor, " t"]:
     if chance(settings.sequences):
         signal = _draw_signal(settings)
         means[: len(Tissue)] = signal / signal.max() * (1 + 0.1 * torch.randn(len(Tissue))).clamp(min=0)
+        # Collagen relaxes within a millisecond or so; half of a voxel of it is something else.
+        means[FIBROUS] = uniform(0, 0.5) * means[Tissue.MUSCLE]
         return means
     if chance(settings.dark_bone):
         means[list(_DARK)] = 0.15 * torch.rand(len(_DARK))
+        means[FIBROUS] = uniform(0, 0.5)
     if chance(settings.dark_fluid):
         means[Tissue.CSF] = uniform(0, 0.25)
     return means
