@@ -22,6 +22,7 @@ from transmodal.engine.hardware import keep_memory
 from transmodal.evaluation.metrics import dice
 from transmodal.evaluation.uncertainty import half_width
 from transmodal.imaging.grid import isotropic_grid, resample
+from transmodal.imaging.preparation import Preparation
 from transmodal.methods.builtin import DEFAULT_MODEL, find_model
 from transmodal.methods.runs import load_method
 from transmodal.simulation.contrast import CTConfig, draw_mr, simulate_ct, simulate_mr
@@ -61,12 +62,12 @@ def make_heads(labels: Path, out: Path) -> None:
     heads = out / "heads"
     shared = {"spacing_mm": 1.0}
     new_york, usc = labels / "nyhead_labels.nii.gz", labels / "usc19.5_fullhead_labels.nii.gz"
-    simulate(heads / "new_york", subjects=5, seed=21, labels=new_york, mapping="new_york_head", prefix="ny1", **shared)
-    simulate(heads / "usc", subjects=3, seed=3, labels=usc, mapping="usc_19.5", prefix="usc", **shared)
-    simulate(heads / "adults", subjects=12, seed=6, prefix="adult", **shared)
+    simulate(heads / "new_york", subjects=8, seed=21, labels=new_york, mapping="new_york_head", prefix="ny1", **shared)
+    simulate(heads / "usc", subjects=4, seed=3, labels=usc, mapping="usc_19.5", prefix="usc", **shared)
+    simulate(heads / "adults", subjects=8, seed=6, prefix="adult", **shared)
     for number, age in enumerate(CHILDREN_YEARS, start=1):
         simulate(heads / f"child{number}", subjects=1, seed=40 + number, age_years=age, prefix=f"child{number}", **shared)
-    prepare(heads, out / "dataset")
+    prepare(heads, out / "dataset", Preparation())
 
 
 def draw(seed: int, number: int) -> tuple[Volume, Volume, np.random.Generator]:

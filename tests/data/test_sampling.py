@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -200,6 +202,19 @@ def test_label_maps_are_learned_as_they_are_with_the_mask_of_the_source(dataset,
     for batch in (still, turned):
         assert set(batch.target.unique().tolist()) <= {0, Tissue.GREY_MATTER, Tissue.MUSCLE, Tissue.CORTICAL_BONE}
         assert torch.equal(batch.target_mask, batch.source_mask)
+
+
+@pytest.mark.parametrize("view", [View(size=(48, 40), axes=(0, 1, 2)), View(size=(16, 24, 20))])
+def test_labels_alone_are_those_that_are_read_with_the_source(dataset, view, monkeypatch):
+    plain = Target("labels", lambda _, labels: labels.astype(np.float32))
+    augmentation = Augmentation(flip=(0, 1), rotation_deg=10)
+    both = sampler(dataset, view, augmentation=augmentation, target=plain).batch(0, 4)
+    read, names = Dataset.read, set()
+    monkeypatch.setattr(Dataset, "read", lambda self, subject, name, *box: names.add(name) or read(self, subject, name, *box))
+    alone = sampler(dataset, view, augmentation=augmentation, target=replace(plain, alone=True)).batch(0, 4)
+    assert names == {"labels"}
+    assert torch.equal(alone.target, both.target) and torch.equal(alone.source, alone.target)
+    assert torch.equal(alone.target_mask, alone.target > 0)
 
 
 def test_what_the_subjects_do_not_allow_is_refused(dataset, tmp_path):

@@ -19,11 +19,14 @@ from transmodal.methods.generated_anatomy import (
     line_skull,
     mix_soft_tissue,
     surround,
+    thread_strands,
+    widen_fluid,
 )
 from transmodal.methods.random_fields import eroded, grown
 from transmodal.simulation.tissues import Tissue
 
-NEVER = dict.fromkeys(("thickness_change", "lining", "soft_change", "lesions", "fluid", "fillings", "surroundings", "cuts"), 0)
+_SHARES = ("thickness_change", "lining", "soft_change", "wide_fluid", "strands", "lesions", "fluid", "fillings", "surroundings", "cuts")
+NEVER = dict.fromkeys(_SHARES, 0)
 STILL = AnatomyRanges(deformation=0, wrinkles=0, **NEVER)
 SKULL = (Tissue.CORTICAL_BONE, Tissue.DIPLOE)
 
@@ -146,3 +149,26 @@ def test_heads_have_known_labels_and_marrow_from_none_to_all(labels):
         assert not (anatomy.mask & (anatomy.labels == SURROUNDINGS)).any()
         means.append(float(anatomy.marrow.mean()))
     assert min(means) < 0.4 and max(means) > 0.8
+
+
+def test_fluid_gets_wider_by_two_voxels_of_brain_at_most(labels):
+    fluid, brain, box = (labels == Tissue.CSF)[0, 0].numpy(), labels == Tissue.GREY_MATTER, np.ones((3,) * (labels.ndim - 2))
+    widths = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        changed = widen_fluid(labels)
+        new = changed != labels
+        assert brain[new].all() and (changed[new] == Tissue.CSF).all()
+        reached = [ndimage.binary_dilation(fluid, box, iterations=k) for k in (1, 2)]
+        assert not (new[0, 0].numpy() & ~reached[1]).any()
+        widths.add(2 if (new[0, 0].numpy() & ~reached[0]).any() else 1 if new.any() else 0)
+    assert {1, 2} <= widths
+
+
+def test_strands_run_through_fluid_and_muscle_alone(labels):
+    torch.manual_seed(3)
+    changed = [thread_strands(labels) for _ in range(8)]
+    new = torch.stack([one != labels for one in changed])
+    assert all((one[one != labels] == FIBROUS).all() for one in changed)
+    assert is_any(labels, (Tissue.CSF, Tissue.MUSCLE))[new.any(0)].all()
+    assert 0.02 < new.float().sum() / (8 * is_any(labels, (Tissue.CSF, Tissue.MUSCLE)).sum()) < 0.5

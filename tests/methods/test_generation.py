@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from transmodal.methods.generated_anatomy import Anatomy, draw_anatomy
-from transmodal.methods.generation import Generation, draw_pairs, make_ct, make_mr
+from transmodal.methods.generation import Generation, draw_pairs, make_ct, make_mr, shift_fat
 from transmodal.methods.random_fields import eroded
 from transmodal.simulation.tissues import Tissue, tissue_table
 
@@ -13,6 +13,8 @@ STILL = {
     "thickness_change": 0,
     "lining": 0,
     "soft_change": 0,
+    "wide_fluid": 0,
+    "strands": 0,
     "lesions": 0,
     "fluid": 0,
     "fillings": 0,
@@ -26,6 +28,7 @@ CLEAN = Generation(
     bias=0,
     noise=0,
     ghost=0,
+    chemical_shift=0,
     gamma=0,
     blur=0,
     thickness=1,
@@ -92,6 +95,19 @@ def test_a_clean_mr_is_one_value_a_tissue_and_air_is_darkest(dims):
         assert first[eroded(anatomy.labels == tissue)].std() < 1e-3
     assert first[~anatomy.mask].mean() <= first[anatomy.mask].mean()
     assert not torch.allclose(first, second, atol=0.05)
+
+
+def test_fat_is_displaced_and_water_is_not():
+    anatomy = head(marrow=0.25)
+    labels = torch.where(anatomy.labels == Tissue.SKIN, float(Tissue.FAT), anatomy.labels)
+    labels = torch.where(labels == Tissue.GREY_MATTER, float(Tissue.DIPLOE), labels)
+    image = 1.0 + labels
+    shifted = shift_fat(image, Anatomy(labels, anatomy.marrow, anatomy.void), 2, 3)
+    row, fat, marrow = shifted[0, 0, 24], 1.0 + Tissue.FAT, 1.0 + Tissue.DIPLOE
+    assert row[6:8].tolist() == [0, 0] and row[8:12].tolist() == [fat] * 4  # it left a gap, and stayed within itself
+    assert row[12:14].tolist() == [1 + Tissue.CORTICAL_BONE + fat] * 2  # and lies over the bone beside it
+    assert row[18:20].tolist() == [0.75 * marrow] * 2 and row[20:30].tolist() == [marrow] * 10
+    assert torch.equal(shift_fat(image, anatomy, 0, 2), image)
 
 
 def test_metal_is_dark_whatever_the_contrast():

@@ -40,7 +40,13 @@ def test_a_field_is_smooth_and_of_unit_variance_at_its_nodes():
     assert smooth_field(torch.zeros(2, 1, 8, 9, 10), 4, channels=3).shape == (2, 3, 8, 9, 10)
 
 
+@pytest.mark.parametrize(("size", "other"), [((12, 10), (5, 17)), ((12, 10, 8), (5, 17, 8))])
+def test_images_are_resized_as_torch_does(size, other):
+    image, mode = torch.randn(2, 3, *size), {2: "bilinear", 3: "trilinear"}[len(size)]
+    torch.testing.assert_close(resize(image, other), torch.nn.functional.interpolate(image, size=other, mode=mode))
+    assert resize(image, size) is image
+
+
 def test_a_constant_stays_when_it_is_resized():
     image = torch.full((1, 1, 12, 10, 8), 3.0)
-    assert torch.equal(resize(image, (5, 7, 8)), torch.full((1, 1, 5, 7, 8), 3.0))
-    assert resize(image, (12, 10, 8)) is image
+    torch.testing.assert_close(resize(image, (5, 7, 8)), torch.full((1, 1, 5, 7, 8), 3.0))

@@ -93,7 +93,7 @@ class AnyMR(PairedMethod):
             If no subject has a label map, or one holds other numbers than those of tissues.
         """
         require_label_maps(dataset, subjects)
-        return Target("labels", lambda _, labels: labels.astype(np.float32))
+        return Target("labels", lambda _, labels: labels.astype(np.float32), alone=True)
 
     def training_step(self, batch: Batch, update: Update) -> Metrics:
         """One step down the loss between the CTs that are made of new MRs and those that were drawn with them."""

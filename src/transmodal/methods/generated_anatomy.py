@@ -35,6 +35,9 @@ class AnatomyRanges(Config):
     thickness_change, lining, soft_change : float
         Share of the heads whose skull is a voxel thicker or thinner in places, of those whose skull has a lining that is seen, dura or
         pericranium, and of those in which fat and muscle are mixed anew.
+    wide_fluid, strands : float
+        Share of the heads whose grooves and ventricles are wider, as in old age, and of those with vessels, folds of dura, and tendons
+        that are seen in the fluid and in the muscles.
     lesions, fluid, fillings, surroundings, cuts : float
         Share of the heads with lesions in the brain, with fluid in their sinuses, with metal in their teeth (if they have any), with hair,
         cushions, headphones or electrodes around them, and with a part beyond the field of view or taken away.
@@ -47,7 +50,9 @@ class AnatomyRanges(Config):
     thickness_change: float = Field(default=0.6, ge=0, le=1)
     lining: float = Field(default=0.7, ge=0, le=1)
     soft_change: float = Field(default=0.5, ge=0, le=1)
-    lesions: float = Field(default=0.15, ge=0, le=1)
+    wide_fluid: float = Field(default=0.3, ge=0, le=1)
+    strands: float = Field(default=0.5, ge=0, le=1)
+    lesions: float = Field(default=0.3, ge=0, le=1)
     fluid: float = Field(default=0.15, ge=0, le=1)
     fillings: float = Field(default=0.3, ge=0, le=1)
     surroundings: float = Field(default=0.3, ge=0, le=1)
@@ -97,6 +102,8 @@ def draw_anatomy(labels: Labels, ranges: AnatomyRanges) -> Anatomy:
         (ranges.thickness_change, change_thickness),
         (ranges.lining, line_skull),
         (ranges.soft_change, mix_soft_tissue),
+        (ranges.wide_fluid, widen_fluid),
+        (ranges.strands, thread_strands),
         (ranges.fluid, lambda head: _replace(head, (Tissue.SINUS_AIR,), Tissue.MUCOSA, 30, uniform(-0.5, 1.0))),
         (ranges.lesions, lambda head: _replace(head, BRAIN, LESION, uniform(12, 30), uniform(1.0, 2.0))),
         (ranges.surroundings, surround),
@@ -128,10 +135,9 @@ def deform(labels: Labels, ranges: AnatomyRanges) -> Labels:
     moved = ranges.deformation * smooth_field(labels, ranges.deformation_grid, dims)
     moved = moved + ranges.wrinkles * smooth_field(labels, ranges.wrinkles_grid, dims)
     axes = [torch.arange(n, device=labels.device, dtype=torch.float32) for n in size]
-    places = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None] + moved
-    scale = torch.tensor([2 / max(n - 1, 1) for n in size], device=labels.device).view(1, dims, *[1] * dims)
+    places = torch.meshgrid(*axes, indexing="ij")
     # Of grids that are sampled, the last axis comes first.
-    grid = (places * scale - 1).flip(1).movedim(1, -1)
+    grid = torch.stack([(places[k] + moved[:, k]) * (2 / max(size[k] - 1, 1)) - 1 for k in reversed(range(dims))], dim=-1)
     return F.grid_sample(labels, grid, mode="nearest", padding_mode="zeros", align_corners=True)
 
 
@@ -161,6 +167,21 @@ def mix_soft_tissue(labels: Labels) -> Labels:
     islands, edge = smooth_field(labels, uniform(5, 20)), uniform(0.2, 1.5)
     mixed = torch.where((labels == Tissue.MUSCLE) & (islands > edge), float(Tissue.FAT), labels)
     return torch.where((labels == Tissue.FAT) & (islands < -edge), float(Tissue.MUSCLE), mixed)
+
+
+def widen_fluid(labels: Labels) -> Labels:
+    """Let the fluid in and around the brain reach a voxel or two farther, where a smooth field says so."""
+    here = smooth_field(labels, 40) > uniform(-1.5, 0.5)
+    for _ in range(int(torch.randint(1, 3, ()))):
+        labels = torch.where(grown(labels == Tissue.CSF) & here & is_any(labels, BRAIN), float(Tissue.CSF), labels)
+    return labels
+
+
+def thread_strands(labels: Labels) -> Labels:
+    """Put thin fibrous tissue into the fluid around the brain and between the muscles: as dark as bone in many MRs, and soft."""
+    field = smooth_field(labels, uniform(4, 12))
+    thin = (field - uniform(-1.0, 1.0)).abs() < uniform(0.05, 0.3)
+    return torch.where(thin & is_any(labels, (Tissue.CSF, Tissue.MUSCLE, Tissue.MUCOSA)), float(FIBROUS), labels)
 
 
 def surround(labels: Labels) -> Labels:

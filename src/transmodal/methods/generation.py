@@ -46,6 +46,8 @@ class Generation(AnatomyRanges):
     texture, bias, noise, ghost : float
         Largest standard deviation of the signal within a tissue, of the logarithm of the bias field, and of the noise, and largest
         signal of a ghost, all relative to the brightest tissue.
+    chemical_shift : int
+        Largest displacement of the signal of fat, in marrow too, along one of the axes, in voxels.
     gamma : float
         Largest logarithm, either way, of the power that the scaled image is taken to.
     blur : float
@@ -62,12 +64,13 @@ class Generation(AnatomyRanges):
 
     sequences: float = Field(default=0.5, ge=0, le=1)
     inversions: float = Field(default=0.5, ge=0, le=1)
-    dark_bone: float = Field(default=0.8, ge=0, le=1)
-    dark_fluid: float = Field(default=0.3, ge=0, le=1)
+    dark_bone: float = Field(default=0.9, ge=0, le=1)
+    dark_fluid: float = Field(default=0.4, ge=0, le=1)
     texture: float = Field(default=0.08, ge=0)
     bias: float = Field(default=0.3, ge=0)
     noise: float = Field(default=0.06, ge=0)
     ghost: float = Field(default=0.06, ge=0)
+    chemical_shift: int = Field(default=2, ge=0)
     gamma: float = Field(default=0.4, ge=0)
     blur: float = Field(default=0.8, ge=0)
     thickness: float = Field(default=6.0, ge=1)
@@ -140,6 +143,9 @@ def make_mr(anatomy: Anatomy, settings: Generation) -> Float[Tensor, "1 1 *s"]:
     size, dims = image.shape[2:], image.ndim - 2
     grains = smooth(torch.randn_like(image), [uniform(0.5, 3)] * dims)
     image = image * (1 + uniform(0, settings.texture) * grains / grains.std().clamp(min=1e-6))
+    if chance(0.5):
+        farthest = settings.chemical_shift
+        image = shift_fat(image, anatomy, int(torch.randint(-farthest, farthest + 1, ())), int(torch.randint(2, image.ndim, ())))
     image = torch.where(anatomy.void, 0.02 * image, image)
     steps = _draw_voxels(dims, settings)
     # A voxel is as wide as it is far from the next; its point spread is wider still.
@@ -153,6 +159,12 @@ def make_mr(anatomy: Anatomy, settings: Generation) -> Float[Tensor, "1 1 *s"]:
     noise = brightest * uniform(0, settings.noise)
     image = torch.hypot(image + noise * torch.randn_like(image), noise * torch.randn_like(image))
     return _scaled(resize(image, size), anatomy.mask, brightest) ** float(np.exp(uniform(-settings.gamma, settings.gamma)))
+
+
+def shift_fat(image: Float[Tensor, "1 1 *s"], anatomy: Anatomy, steps: int, axis: int) -> Float[Tensor, "1 1 *s"]:
+    """Move the signal of fat, that in marrow too, by some voxels along an axis, for its protons precess slower than those of water."""
+    fat = image * ((anatomy.labels == Tissue.FAT) + (anatomy.labels == Tissue.DIPLOE) * anatomy.marrow)
+    return image - fat + fat.roll(steps, axis)
 
 
 def _draw_voxels(dims: int, settings: Generation) -> list[float]:

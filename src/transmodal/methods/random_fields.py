@@ -1,5 +1,6 @@
 """Smooth random fields and the small operations on images that what is drawn for a network is made of, in two or three dimensions."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,11 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-_CONVOLVE = {2: F.conv2d, 3: F.conv3d}
 _MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
-# Cubic in a plane; torch has no such thing in space.
-_SMOOTHEST = {2: "bicubic", 3: "trilinear"}
-_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 def uniform(low: float, high: float) -> float:
@@ -26,30 +23,45 @@ def chance(probability: float) -> bool:
 
 def smooth_field(like: Float[Tensor, "b c *s"], distance: float, channels: int = 1) -> Float[Tensor, "b {channels} *s"]:
     """A random field with nodes of mean 0 and variance 1 about `distance` voxels apart, for the images of a batch."""
-    size, dims = like.shape[2:], like.ndim - 2
-    nodes = [max(round(n / distance), 1) + 3 for n in size]
-    coarse = torch.randn(len(like), channels, *nodes, device=like.device)
-    return F.interpolate(coarse, size=size, mode=_SMOOTHEST[dims], align_corners=True)
+    size = like.shape[2:]
+    image = torch.randn(len(like), channels, *(max(round(n / distance), 1) + 3 for n in size), device=like.device)
+    for axis, length in enumerate(size, start=2):
+        image = _along(image, axis, _interpolation(image.shape[axis], length, "bicubic", like.device))
+    return image
 
 
 def smooth(image: Float[Tensor, "b 1 *s"], sigmas: Sequence[float]) -> Float[Tensor, "b 1 *s"]:
     """A Gaussian along each axis, by voxels; beyond the border the image goes on as it is there."""
-    dims = image.ndim - 2
-    for axis, sigma in enumerate(sigmas):
-        radius = max(int(3 * sigma + 0.5), 1)
-        steps = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    for axis, sigma in enumerate(sigmas, start=2):
+        length, radius = image.shape[axis], max(int(3 * sigma + 0.5), 1)
+        steps = torch.arange(-radius, radius + 1, device=image.device)
         kernel = torch.exp(-0.5 * (steps / max(sigma, 1e-3)) ** 2)
-        shape = [1, 1, *(len(steps) if k == axis else 1 for k in range(dims))]
-        padding = [radius if k // 2 == dims - 1 - axis else 0 for k in range(2 * dims)]
-        image = _CONVOLVE[dims](F.pad(image, padding, mode="replicate"), (kernel / kernel.sum()).view(shape))
+        sources = (torch.arange(length, device=image.device)[:, None] + steps).clamp(0, length - 1)
+        weights = torch.zeros(length, length, device=image.device)
+        image = _along(image, axis, weights.scatter_add_(1, sources, (kernel / kernel.sum()).expand(length, -1)))
     return image
 
 
 def resize(image: Float[Tensor, "b c *s"], size: Sequence[int]) -> Float[Tensor, "b c *t"]:
-    """The same image on a finer or coarser grid, interpolated linearly."""
-    if list(size) == list(image.shape[2:]):
-        return image
-    return F.interpolate(image, size=list(size), mode=_LINEAR[image.ndim - 2], align_corners=False)
+    """The same image on a finer or coarser grid that covers the same space, interpolated linearly."""
+    for axis, length in enumerate(size, start=2):
+        if image.shape[axis] != length:
+            image = _along(image, axis, _interpolation(image.shape[axis], length, "bilinear", image.device))
+    return image
+
+
+def _interpolation(nodes: int, length: int, mode: str, device: torch.device) -> Float[Tensor, "{length} {nodes}"]:
+    """The weight of each node at each of some points: cubic from the first node to the last, or linear between the middles of voxels."""
+    one_by_one = torch.eye(nodes, device=device)[None, :, :, None]
+    return F.interpolate(one_by_one, size=(length, 1), mode=mode, align_corners=mode == "bicubic")[0, :, :, 0].T
+
+
+def _along(image: Float[Tensor, "b c *s"], axis: int, weights: Float[Tensor, "m n"]) -> Float[Tensor, "b c *t"]:
+    """Each line of an image along an axis by a matrix, which on CPUs is several times as fast as convolving or interpolating volumes."""
+    shape = image.shape
+    rows = image.reshape(math.prod(shape[:axis]), shape[axis], -1)
+    found = rows[:, :, 0] @ weights.T if rows.shape[2] == 1 else weights @ rows
+    return found.reshape(*shape[:axis], len(weights), *shape[axis + 1 :])
 
 
 def highest_around(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
@@ -59,7 +71,11 @@ def highest_around(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
 
 def grown(mask: Bool[Tensor, "b 1 *s"]) -> Bool[Tensor, "b 1 *s"]:
     """The mask and every voxel that touches it."""
-    return highest_around(mask.float()) > 0
+    count = mask.float()
+    for axis, length in enumerate(mask.shape[2:], start=2):
+        steps = torch.arange(length, device=mask.device)
+        count = _along(count, axis, ((steps[:, None] - steps).abs() <= 1).float())
+    return count > 0
 
 
 def eroded(mask: Bool[Tensor, "b 1 *s"]) -> Bool[Tensor, "b 1 *s"]:

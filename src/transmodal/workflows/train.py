@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,10 +127,14 @@ def _sampler(
     augmentation: Augmentation,
     sampling: Sampling,
     extra_images: ExtraImages | None,
+    validating: bool = False,
 ) -> Sampler:
     assert recipe.train is not None
     choices = (recipe.direction, recipe.view, sampling, augmentation, recipe.intensity, recipe.train.seed)
-    return Sampler(data, subjects, *choices, target=method.learned_target(data, subjects), extra_images=extra_images)
+    target = method.learned_target(data, subjects)
+    if target and validating:  # by the images that there are
+        target = replace(target, alone=False)
+    return Sampler(data, subjects, *choices, target=target, extra_images=extra_images)
 
 
 def _validation_sampler(
@@ -140,7 +145,7 @@ def _validation_sampler(
         return None
     for sampling in (Sampling(pairing="paired"), recipe.sampling):
         with suppress(ConfigError):
-            return _sampler(recipe, method, data, subjects, Augmentation(), sampling, extra_images)
+            return _sampler(recipe, method, data, subjects, Augmentation(), sampling, extra_images, validating=True)
     print(f"transmodal: no validation: of {', '.join(subjects)}, who are kept aside, no sample can be drawn", file=sys.stderr)
     return None
 
