@@ -169,12 +169,26 @@ def test_mixed_sampling_takes_what_there_is(dataset, subjects, fraction, paired)
     assert {draws.batch(step, 1).paired for step in range(4)} == paired
 
 
+@pytest.mark.parametrize(("size", "first"), [((32, 24), (16, 8)), ((16, 24, 20), (8, 8, 12))])
+def test_the_first_patches_may_be_smaller(dataset, size, first):
+    begun, plain = (sampler(dataset, view) for view in (View(size=size, first_size=first, first_steps=3), View(size=size)))
+    assert [begun.batch(step, 2).source.shape[2:] for step in range(5)] == [first] * 3 + [size] * 2
+    assert torch.equal(begun.batch(3, 2).source, plain.batch(3, 2).source)
+    assert torch.equal(begun.batch(2, 2).source, sampler(dataset, View(size=first)).batch(2, 2).source)
+
+
+@pytest.mark.parametrize("first", [None, (8, 8, 8)])
+def test_first_patches_need_a_size_of_the_views_dimensions(first):
+    with pytest.raises(ValueError, match="first_steps needs a first_size, of 2 numbers"):
+        View(size=(16, 16), first_size=first, first_steps=1)
+
+
 @pytest.mark.parametrize("pairing", ["paired", "unpaired"])
 def test_slices_without_contrast_are_drawn_again(dataset, pairing):
     """Those at the top and the bottom of a phantom hold scalp and air, all of it below 500 HU."""
     draws = sampler(dataset, sampling=Sampling(pairing=pairing))
     draws.intensity = {**INTENSITY, "ct": WindowIntensity(lower=500, upper=600)}
-    first = [draws._draw(np.random.default_rng((0, step, 0)), draws.is_paired(step)) for step in range(30)]
+    first = [draws._draw(np.random.default_rng((0, step, 0)), draws.is_paired(step), draws.view.size) for step in range(30)]
     kept = [draws.sample(step, 0) for step in range(30)]
     assert any(np.ptp(found.target) == 0 for found in first)
     assert all(np.ptp(found.target) > 0 for found in kept)
@@ -258,7 +272,7 @@ def test_a_crop_takes_a_part_of_the_square(dataset):
     part = sampler(dataset, View(size=(40, 40), fit="square"), augmentation=Augmentation(crop=0.1))
     subject = whole.subjects["head0"]
     for seed in range(20):
-        frames = [s._draw_frame(subject, "mr", 2, np.random.default_rng(seed)) for s in (whole, part)]
+        frames = [s._draw_frame(subject, "mr", s.view.size, 2, np.random.default_rng(seed)) for s in (whole, part)]
         zooms = [frame.matrix[0, 0] for frame in frames]
         assert 0.9 <= zooms[1] / zooms[0] <= 1
         room = 40 * (zooms[0] - zooms[1]) / 2

@@ -4,10 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from transmodal.networks import layers
 from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
 from transmodal.networks.dual_discriminator import DualDiscriminator
-from transmodal.networks.layers import CONV, SettlingNorm, bare_instance_norm, fold, unfold
+from transmodal.networks.layers import CONV, bare_instance_norm, fold, unfold
 from transmodal.networks.patchgan import PatchGAN
 from transmodal.networks.resnet_generator import ResnetGenerator
 
@@ -59,24 +58,3 @@ def test_what_is_folded_can_be_unfolded(dims, block, channels, blocks):
 def test_each_block_of_a_volume_becomes_the_channels_of_its_voxel():
     image = torch.arange(4.0 * 6 * 8).view(1, 1, 4, 6, 8)
     assert torch.equal(fold(image, 2)[0, :, 1, 2, 3], image[0, 0, 2:4, 4:6, 6:8].flatten())
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-def test_a_norm_that_settles_is_batch_norm_at_first_and_then_stays_as_it_is(dims, monkeypatch):
-    monkeypatch.setattr(layers, "SETTLED_AFTER", 3)
-    norm, peer = SettlingNorm(4), {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dims](4, momentum=0.02)
-    features = [k + torch.randn(2, 4, *[5] * dims) for k in range(5)]
-    for image in features[:3]:
-        torch.testing.assert_close(norm(image), peer(image))
-    settled = norm.running_mean.clone()
-    torch.testing.assert_close(settled, peer.running_mean)
-    for image in features[3:]:
-        assert torch.equal(norm(image), norm.eval()(image))
-        norm.train()
-    assert torch.equal(norm.running_mean, settled) and int(norm.batches) == 3
-
-
-def test_a_norm_that_settles_does_so_where_it_is_not_trained():
-    norm = SettlingNorm(2).eval()
-    norm(torch.ones(1, 2, 4, 4))
-    assert int(norm.batches) == 0 and not norm.running_mean.any()

@@ -94,6 +94,21 @@ def test_two_processes_train_the_same_network_on_halves_of_each_batch(dataset, t
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["view.size=[30,32]"], r"view.size = \[30, 32\]: the network needs multiples of 4; set it to \[32, 32\]"),
+        (["view.first_size=[16,18]", "view.first_steps=2"], r"view.first_size = \[16, 18\].*set it to \[16, 20\]"),
+        (["method.network.fold=4"], r"view.size = \[24, 24\].*multiples of 16; set it to \[32, 32\]"),
+    ],
+)
+def test_patches_that_the_network_cannot_halve_are_refused(dataset, tmp_path, changes, message):
+    given = ["method.network.channels=[4,8,8]", "view.size=[24,24]", "train.steps=1", *changes]
+    with pytest.raises(ConfigError, match=message):
+        train(load_recipe("unet2d-quick", given), dataset, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_not_overwritten(dataset, tmp_path):
     train(tiny("train.steps=2"), dataset, tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match="--resume"):

@@ -37,6 +37,10 @@ class View(Config):
         The axes that slices lie across: 0 sagittal, 1 coronal, 2 axial; each sample draws one. Without meaning in 3D.
     context : int
         Neighbouring slices on either side that are given as further input channels (2.5D).
+    first_size : tuple of int, optional
+        Another size for the patches of the first steps of a training: smaller ones, which teach faster what needs no wide view.
+    first_steps : int
+        How many steps those are.
     fit : {"none", "square"}
         ``square`` shows every slice whole: cut to the smallest square with the mask in its middle and resized to `size`, rather than
         patches of it.
@@ -45,6 +49,8 @@ class View(Config):
     size: tuple[int, int] | tuple[int, int, int]
     axes: tuple[Literal[0, 1, 2], ...] = Field(default=(2,), min_length=1)
     context: int = Field(default=0, ge=0)
+    first_size: tuple[int, int] | tuple[int, int, int] | None = None
+    first_steps: int = Field(default=0, ge=0)
     fit: Literal["none", "square"] = "none"
 
     @model_validator(mode="after")
@@ -55,6 +61,8 @@ class View(Config):
             raise ValueError("context is for slices; a 3D patch holds its neighbours already")
         if self.fit == "square" and (self.dims == 3 or self.size[0] != self.size[1]):
             raise ValueError("fit = 'square' is for slices, and needs a size of two equal numbers")
+        if self.first_steps and (self.first_size is None or len(self.first_size) != self.dims):
+            raise ValueError(f"first_steps needs a first_size, of {self.dims} numbers as size")
         return self
 
     @property
@@ -66,6 +74,10 @@ class View(Config):
     def channels(self) -> int:
         """Input channels of one image."""
         return 1 + 2 * self.context
+
+    def size_at(self, step: int) -> tuple[int, int] | tuple[int, int, int]:
+        """The size of the patches of a training step."""
+        return self.first_size if self.first_size and step < self.first_steps else self.size
 
 
 class Sampling(Config):
@@ -230,22 +242,23 @@ class Sampler:
         """
         paired, found = self.is_paired(step), None
         for attempt in range(_ATTEMPTS):
-            found = self._draw(np.random.default_rng((self.seed, step, index, *([attempt] if attempt else ()))), paired)
+            rng = np.random.default_rng((self.seed, step, index, *([attempt] if attempt else ())))
+            found = self._draw(rng, paired, self.view.size_at(step))
             if self._has_contrast(found):
                 break
         assert found is not None
         return found
 
-    def _draw(self, rng: np.random.Generator, paired: bool) -> Sample:
+    def _draw(self, rng: np.random.Generator, paired: bool, size: tuple[int, ...]) -> Sample:
         if paired:
             subject = self.subjects[self.pairs[rng.integers(len(self.pairs))]]
-            frame = self._draw_frame(subject, self.source, self._draw_axis(rng), rng)
+            frame = self._draw_frame(subject, self.source, size, self._draw_axis(rng), rng)
             return self._load(subject, frame, subject, frame, rng)
         name = self.sources[rng.integers(len(self.sources))]
         others = self._strangers(name, self.targets)
         source, target = self.subjects[name], self.subjects[others[rng.integers(len(others))]]
         axis = self._draw_axis(rng)
-        frames = (self._draw_frame(source, self.source, axis, rng), self._draw_frame(target, self.target, axis, rng))
+        frames = (self._draw_frame(source, self.source, size, axis, rng), self._draw_frame(target, self.target, size, axis, rng))
         return self._load(source, frames[0], target, frames[1], rng)
 
     def _has_contrast(self, found: Sample) -> bool:
@@ -284,9 +297,9 @@ class Sampler:
     def _draw_axis(self, rng: np.random.Generator) -> int | None:
         return None if self.view.dims == 3 else self.view.axes[rng.integers(len(self.view.axes))]
 
-    def _draw_frame(self, subject: Subject, name: str, axis: int | None, rng: np.random.Generator) -> Frame:
+    def _draw_frame(self, subject: Subject, name: str, wanted: tuple[int, ...], axis: int | None, rng: np.random.Generator) -> Frame:
         image = subject.images[name]
-        order, size = _layout(self.view, axis)
+        order, size = _layout(wanted, self.view.channels, axis)
         spans = image.box or tuple((0, n) for n in image.shape)
         start = np.empty(3)
         for out_axis, volume_axis in enumerate(order):
@@ -379,12 +392,12 @@ def collate(samples: Sequence[Sample], paired: bool) -> Batch:
     return Batch(*(torch.from_numpy(np.stack([getattr(sample, field) for sample in samples])) for field in fields), paired=paired)
 
 
-def _layout(view: View, axis: int | None) -> tuple[list[int], tuple[int, int, int]]:
+def _layout(size: tuple[int, ...], channels: int, axis: int | None) -> tuple[list[int], tuple[int, int, int]]:
     """The volume axis of each patch axis, and the patch's size with the slices of a slab last."""
     if axis is None:
-        x, y, z = (*view.size, 1)[:3]
+        x, y, z = (*size, 1)[:3]
         return [0, 1, 2], (x, y, z)
-    return [k for k in range(3) if k != axis] + [axis], (view.size[0], view.size[1], view.channels)
+    return [k for k in range(3) if k != axis] + [axis], (size[0], size[1], channels)
 
 
 def _draw_start(size: int, length: int, span: tuple[int, int], rng: np.random.Generator) -> int:

@@ -7,12 +7,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Norm = Literal["none", "batch", "instance", "settling"]
-# Batches after which a normalisation that settles does not change any more, and what each changes its statistics by.
-SETTLED_AFTER = 500
-_SETTLING_MOMENTUM = 0.02
+Norm = Literal["none", "batch", "instance"]
 
 
 class Conv3d(nn.Conv3d):
@@ -28,37 +24,6 @@ class Conv3d(nn.Conv3d):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float())
-
-
-class SettlingNorm(nn.Module):
-    """Batch norm that settles: after `SETTLED_AFTER` batches its means and variances stay as they are, in training too.
-
-    A network that is trained on patches of one head at a time needs that to be applied to whole heads: every batch has other statistics,
-    and as long as a network sees them while it learns, it is another one wherever it is applied. It begins to learn as fast as with batch
-    norm.
-
-    Parameters
-    ----------
-    channels : int
-    """
-
-    batches: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("batches", torch.tensor(0))
-
-    def forward(self, input: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
-        """Normalise."""
-        settling = self.training and int(self.batches) < SETTLED_AFTER
-        if settling:
-            self.batches += 1
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, settling, _SETTLING_MOMENTUM)
 
 
 CONV = {2: nn.Conv2d, 3: Conv3d}
@@ -88,8 +53,6 @@ def norm_layers(dims: int, channels: int, norm: Norm) -> list[nn.Module]:
     """The normalisation layer, if there is to be one."""
     if norm == "batch":
         return [_BATCH_NORM[dims](channels)]
-    if norm == "settling":
-        return [SettlingNorm(channels)]
     # One group a channel is instance normalisation, by a kernel that is several times faster on CPU.
     return [nn.GroupNorm(channels, channels)] if norm == "instance" else []
 

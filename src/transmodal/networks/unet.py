@@ -32,8 +32,8 @@ class UNet(nn.Module):
         3x3 convolutions before each pooling and each up-sampling.
     last_convolutions : int
         3x3 convolutions at the full resolution on the way up, before the 1x1 output.
-    norm : {"none", "batch", "instance", "settling"}
-        What stands between a convolution and its ReLU; see `transmodal.networks.layers.SettlingNorm` for the last.
+    norm : {"none", "batch", "instance"}
+        What stands between a convolution and its ReLU.
     up_kernel : {2, 3}
         Size of the transposed convolutions that up-sample.
     fold : int

@@ -1,5 +1,6 @@
 """From a dataset and a recipe to a run."""
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -19,7 +20,7 @@ from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
 from transmodal.data.extra_images import ExtraImages
 from transmodal.data.manifest import MANIFEST_NAME, Manifest
-from transmodal.data.sampling import Sampler, Sampling
+from transmodal.data.sampling import Sampler, Sampling, View
 from transmodal.data.splits import Split, people_of, random_split, subjects_of
 from transmodal.data.store import Dataset
 from transmodal.engine.checkpoint import load_latest
@@ -74,7 +75,7 @@ def train(
     Raises
     ------
     ConfigError
-        If the run holds another training, or one that was not asked to be resumed.
+        If the run holds another training, or one that was not asked to be resumed; or the network cannot take patches of this size.
     """
     data = Dataset(dataset)
     other = other_preparation(recipe, data.manifest)
@@ -94,10 +95,22 @@ def train(
             save_fitted(run, method)
         return run
     assert isinstance(method, LearnedMethod)
+    _require_divisible(recipe.view, method)
     if load_latest(run, lambda _: None) is None:
         method.initialize()
     _train_networks(method, data, recipe, description, run, resume, make_fabric(training, devices, nodes, accelerator), quiet)
     return run
+
+
+def _require_divisible(view: View, method: LearnedMethod) -> None:
+    """Raise `ConfigError` unless patches can be halved as often as the networks halve them."""
+    stride = max(int(getattr(network, "stride", 1)) for network in method.networks.values())
+    for name, size in {"size": view.size, "first_size": view.first_size or ()}.items():
+        if any(n % stride for n in size):
+            fitting = ", ".join(str(math.ceil(n / stride) * stride) for n in size)
+            raise ConfigError(
+                f"view.{name} = [{', '.join(map(str, size))}]: the network needs multiples of {stride}; set it to [{fitting}]"
+            )
 
 
 def _train_networks(
@@ -130,10 +143,10 @@ def _sampler(
     validating: bool = False,
 ) -> Sampler:
     assert recipe.train is not None
-    choices = (recipe.direction, recipe.view, sampling, augmentation, recipe.intensity, recipe.train.seed)
-    target = method.learned_target(data, subjects)
-    if target and validating:  # by the images that there are
-        target = replace(target, alone=False)
+    target, view = method.learned_target(data, subjects), recipe.view
+    if validating:  # by the images that there are, as they will be seen
+        target, view = target and replace(target, alone=False), view.model_copy(update={"first_steps": 0})
+    choices = (recipe.direction, view, sampling, augmentation, recipe.intensity, recipe.train.seed)
     return Sampler(data, subjects, *choices, target=target, extra_images=extra_images)
 
 
