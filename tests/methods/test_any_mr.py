@@ -13,11 +13,11 @@ from transmodal.methods.recipe import load_recipe
 from transmodal.simulation.tissues import Tissue, tissue_table
 from transmodal.workflows.train import train
 
+SLICES = ("view.size=[32,32]", "view.first_steps=0", "predict.patch=[32,32]")
+
 
 def recipe(*changes):
-    return load_recipe(
-        "any-mr", ["method.network.channels=[4,8]", "view.size=[32,32]", "predict.patch=[32,32]", "method.loss.l2=0", *changes]
-    )
+    return load_recipe("any-mr", ["method.network.channels=[4,8]", *SLICES, "method.loss.l2=0", *changes])
 
 
 def setting(dataset, given):
