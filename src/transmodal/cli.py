@@ -184,6 +184,7 @@ def train(
     *,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     resume: Flag = False,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
     devices: str = "auto",
     nodes: int = 1,
     accelerator: str = "auto",
@@ -203,6 +204,8 @@ def train(
         A setting to replace, such as train.steps=500; may be given several times.
     resume
         Go on from the latest checkpoint, with exactly the result of a training that was never interrupted.
+    from_
+        Another run, or the name of a built-in model, whose weights to begin with; its networks must be of the same architecture.
     devices
         Devices (or CPU processes) per node.
     nodes
@@ -219,7 +222,7 @@ def train(
     count: int | str = int(devices) if devices.isdigit() else devices
     resolved = load_recipe(recipe, set_ or [])
     where = {"devices": count, "nodes": nodes, "accelerator": accelerator, "workers": Workers(workers)}
-    run_training(resolved, dataset, run, resume=resume, **where)
+    run_training(resolved, dataset, run, resume=resume, begin=from_, **where)
     print(f"The run: {run}")
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from transmodal.core.errors import BusyError, CheckpointError, ConfigError, DataError, FileError
-from transmodal.core.files import LOCK_NAME, folder_lock
+from transmodal.core.files import LOCK_NAME, folder_lock, sha256
 from transmodal.data.manifest import Manifest, read_manifest, write_manifest
 from transmodal.engine.checkpoint import load_tree
 from transmodal.engine.run import read_run
@@ -107,6 +108,22 @@ def test_patches_that_the_network_cannot_halve_are_refused(dataset, tmp_path, ch
     with pytest.raises(ConfigError, match=message):
         train(load_recipe("unet2d-quick", given), dataset, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_begins_with_the_weights_of_another(dataset, tmp_path):
+    small = ["method.network.channels=[4,8]", "view.size=[16,16]", "train.steps=1", "train.validation_fraction=0"]
+    first = train(load_recipe("unet2d-quick", [*small, "train.seed=1"]), dataset, tmp_path / "first", quiet=True)
+    still = load_recipe("unet2d-quick", [*small, "method.optimizer.learning_rate=1e-12"])
+    second = train(still, dataset, tmp_path / "second", begin=first, quiet=True)
+    before, after = (load_tree(run / WEIGHTS_NAME)["generator"] for run in (first, second))
+    learned = [name for name, _ in load_method(first, torch.device("cpu")).networks["generator"].named_parameters()]
+    for name in learned:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
+    assert json.loads((second / "record.json").read_text())["inputs"][str(first)] == sha256(first / WEIGHTS_NAME)
+    wider = load_recipe("unet2d-quick", [*small, "method.network.channels=[8,8]"])
+    with pytest.raises(CheckpointError, match=r"--from .*first: generator: the weights belong to another architecture"):
+        train(wider, dataset, tmp_path / "third", begin=first, quiet=True)
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_run_is_not_overwritten(dataset, tmp_path):

@@ -23,15 +23,16 @@ from transmodal.data.manifest import MANIFEST_NAME, Manifest
 from transmodal.data.sampling import Sampler, Sampling, View
 from transmodal.data.splits import Split, people_of, random_split, subjects_of
 from transmodal.data.store import Dataset
-from transmodal.engine.checkpoint import load_latest
+from transmodal.engine.checkpoint import load_latest, load_tree, load_weights
 from transmodal.engine.predict import Setting
 from transmodal.engine.run import RUN_NAME, Run, read_run, write_run
-from transmodal.engine.train import Training, make_fabric
+from transmodal.engine.train import WEIGHTS_NAME, Training, make_fabric
 from transmodal.engine.train import train as train_networks
 from transmodal.imaging.intensity import IntensityStatistics
 from transmodal.imaging.preparation import copy_template
+from transmodal.methods.builtin import find_model
 from transmodal.methods.recipe import Recipe, build_method
-from transmodal.methods.runs import save_fitted
+from transmodal.methods.runs import save_fitted, weights_hash
 
 
 def train(
@@ -40,6 +41,7 @@ def train(
     run: Path,
     *,
     resume: bool = False,
+    begin: Path | None = None,
     split: Split | None = None,
     devices: int | str = "auto",
     nodes: int = 1,
@@ -58,6 +60,8 @@ def train(
         The folder to write.
     resume : bool
         Go on from the latest checkpoint of `run`; with none there, begin.
+    begin : Path, optional
+        Another run, or the name of a built-in model, whose weights the networks begin with; they must be of the same architecture.
     split : Split, optional
         Who is in which part; by default drawn by the fractions and the seed of ``recipe.train``.
     devices, nodes, accelerator
@@ -76,6 +80,8 @@ def train(
     ------
     ConfigError
         If the run holds another training, or one that was not asked to be resumed; or the network cannot take patches of this size.
+    CheckpointError
+        If the weights that the networks are to begin with are not of their architecture.
     """
     data = Dataset(dataset)
     other = other_preparation(recipe, data.manifest)
@@ -98,8 +104,18 @@ def train(
     _require_divisible(recipe.view, method)
     if load_latest(run, lambda _: None) is None:
         method.initialize()
-    _train_networks(method, data, recipe, description, run, resume, make_fabric(training, devices, nodes, accelerator), quiet)
+        if begin is not None:
+            _take_weights(method, begin)
+    fabric = make_fabric(training, devices, nodes, accelerator)
+    _train_networks(method, data, recipe, description, run, resume, begin, fabric, quiet)
     return run
+
+
+def _take_weights(method: LearnedMethod, begin: Path) -> None:
+    path = find_model(begin) / WEIGHTS_NAME
+    weights = load_tree(path)
+    for name, network in method.networks.items():
+        load_weights(network, weights.get(name, {}), f"--from {begin}: {name}")
 
 
 def _require_divisible(view: View, method: LearnedMethod) -> None:
@@ -114,7 +130,15 @@ def _require_divisible(view: View, method: LearnedMethod) -> None:
 
 
 def _train_networks(
-    method: LearnedMethod, data: Dataset, recipe: Recipe, description: Run, run: Path, resume: bool, fabric: Fabric, quiet: bool
+    method: LearnedMethod,
+    data: Dataset,
+    recipe: Recipe,
+    description: Run,
+    run: Path,
+    resume: bool,
+    begin: Path | None,
+    fabric: Fabric,
+    quiet: bool,
 ) -> None:
     training = recipe.train
     assert training is not None
@@ -125,7 +149,7 @@ def _train_networks(
     # Only the first process writes in the folder; the others begin when it has been opened.
     with folder_lock(run) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
-            _open_run(run, description, training.seed, resume, data)
+            _open_run(run, description, training.seed, resume, data, begin)
             if extra_images is not None:
                 extra_images.make()
         fabric.barrier()
@@ -163,7 +187,7 @@ def _validation_sampler(
     return None
 
 
-def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset) -> None:
+def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset, begin: Path | None = None) -> None:
     """Begin a run in an empty folder, or make sure that the one that is there is the same."""
     if (run / RUN_NAME).is_file():
         if not resume:
@@ -176,7 +200,8 @@ def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Datase
         raise FileError(f"{run}: is neither empty nor a run; give another folder")
     copy_template(description.setting.preparation, data.folder, run)
     write_run(run, description)
-    record = make_record("train", seed=seed, inputs={"dataset": description.dataset}, settings=description.recipe)
+    inputs = {"dataset": description.dataset} | ({str(begin): weights_hash(find_model(begin))} if begin is not None else {})
+    record = make_record("train", seed=seed, inputs=inputs, settings=description.recipe)
     write_json(run / RECORD_NAME, record.model_dump(mode="json"))
 
 
