@@ -2,7 +2,7 @@
 
 For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, and a picture. With ``--bone`` the first scan's
 synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall above thresholds in HU,
-and the shares of the points of either bone surface that lie within 2 mm of the other.
+the shares of the points of either bone surface that lie within 2 mm of the other, and where the two differ.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from scipy import ndimage
 
 from transmodal.core.volume import Volume, require_same_grid
 from transmodal.engine.hardware import keep_memory
@@ -24,6 +25,7 @@ from transmodal.methods.runs import load_method
 
 matplotlib.use("Agg")
 THRESHOLDS_HU = (250, 350, 500)
+AIR_HU, NEAR_MM = -200, 2
 # Fractions of the field of view at which the slices are taken, two of each plane.
 PLACES = ((0.48, 0.62), (0.35, 0.55), (0.35, 0.6))
 
@@ -61,6 +63,10 @@ def compare(result: Volume, labels: str, number: str) -> None:
         both = np.count_nonzero(found & bone)
         precision, recall = both / max(np.count_nonzero(found), 1), both / max(np.count_nonzero(bone), 1)
         print(f"  > {threshold} HU: bone Dice {dice(found, bone):.3f}, precision {precision:.3f}, recall {recall:.3f}")
+    beyond, missed = (result.array > THRESHOLDS_HU[0]) & ~bone, bone & (result.array <= THRESHOLDS_HU[0])
+    near = ndimage.distance_transform_edt(~bone, sampling=truth.spacing)[beyond] <= NEAR_MM
+    air = result.array[missed] < AIR_HU
+    print(f"  bone beyond the label: {near.mean():.1%} within {NEAR_MM} mm of it; what is missed of the label: {air.mean():.1%} made air")
     everywhere = truth.with_array(np.ones_like(bone), "mask")
     surfaces = bone_surface(result, everywhere), bone_surface(truth.with_array(bone, "mask"), everywhere)
     if surfaces[0] and surfaces[1]:

@@ -1,12 +1,10 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
 from transmodal.networks.dual_discriminator import DualDiscriminator
-from transmodal.networks.layers import CONV, bare_instance_norm, fold, unfold
+from transmodal.networks.layers import CONV, bare_instance_norm
 from transmodal.networks.patchgan import PatchGAN
 from transmodal.networks.resnet_generator import ResnetGenerator
 
@@ -43,18 +41,3 @@ def test_gradients_of_small_volumes_are_right_in_bfloat16():
         gradients.append(layer.weight.grad.clone())
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0], rtol=0.02, atol=0.5)
-
-
-@given(st.integers(2, 3), st.integers(1, 3), st.integers(1, 3), st.lists(st.integers(1, 3), min_size=3, max_size=3))
-def test_what_is_folded_can_be_unfolded(dims, block, channels, blocks):
-    image = torch.randn(2, channels, *(block * n for n in blocks[:dims]))
-    folded = fold(image, block)
-    assert folded.shape == (2, channels * block**dims, *blocks[:dims])
-    assert torch.equal(unfold(folded, block), image)
-    if dims == 2:
-        assert torch.equal(folded, nn.functional.pixel_unshuffle(image, block))
-
-
-def test_each_block_of_a_volume_becomes_the_channels_of_its_voxel():
-    image = torch.arange(4.0 * 6 * 8).view(1, 1, 4, 6, 8)
-    assert torch.equal(fold(image, 2)[0, :, 1, 2, 3], image[0, 0, 2:4, 4:6, 6:8].flatten())

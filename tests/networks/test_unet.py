@@ -2,7 +2,6 @@ import pytest
 import torch
 from monai.networks.nets.basic_unet import BasicUNet
 
-from transmodal.networks.layers import fold, unfold
 from transmodal.networks.summary import count_convolutions, count_parameters
 from transmodal.networks.unet import UNet
 
@@ -25,16 +24,6 @@ def test_the_papers_unet_has_23_layers(dims):
 def test_the_output_has_the_size_of_the_input(dims, size, norm):
     network = UNet(dims, in_channels=3, out_channels=2, channels=(4, 8, 8, 8), norm=norm)
     assert network(torch.randn(2, 3, *size)).shape == (2, 2, *size)
-
-
-@pytest.mark.parametrize(("dims", "size"), [(2, (16, 24)), (3, (8, 16, 8))])
-def test_a_network_of_folded_images_is_one_of_half_the_size(dims, size):
-    whole = UNet(dims, in_channels=3, out_channels=2, channels=(4, 8, 8), fold=2)
-    half = UNet(dims, in_channels=3 * 2**dims, out_channels=2 * 2**dims, channels=(4, 8, 8))
-    half.load_state_dict(whole.state_dict())
-    image = torch.randn(2, 3, *size)
-    assert (whole.stride, half.stride) == (8, 4)
-    assert torch.equal(whole(image), unfold(half(fold(image, 2)), 2))
 
 
 @pytest.mark.parametrize(("dims", "size"), [(2, (16, 24)), (3, (8, 16, 8))])

@@ -100,7 +100,7 @@ def test_two_processes_train_the_same_network_on_halves_of_each_batch(dataset, t
     [
         (["view.size=[30,32]"], r"view.size = \[30, 32\]: the network needs multiples of 4; set it to \[32, 32\]"),
         (["view.first_size=[16,18]", "view.first_steps=2"], r"view.first_size = \[16, 18\].*set it to \[16, 20\]"),
-        (["method.network.fold=4"], r"view.size = \[24, 24\].*multiples of 16; set it to \[32, 32\]"),
+        (["method.network.channels=[4,8,8,8,8]"], r"view.size = \[24, 24\].*multiples of 16; set it to \[32, 32\]"),
     ],
 )
 def test_patches_that_the_network_cannot_halve_are_refused(dataset, tmp_path, changes, message):

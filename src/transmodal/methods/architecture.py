@@ -54,20 +54,10 @@ class UNetSettings(NetworkSettings):
     convolutions: int = Field(default=3, gt=0)
     last_convolutions: int = Field(default=1, gt=0)
     norm: Norm = "none"
-    fold: int = Field(default=1, gt=0)
 
     def build(self, view: View, outputs: int = 1, extra: int = 0) -> UNet:
         """The U-Net, of 2 or 3 dimensions, with one channel of output or as many as are wanted, and extra ones of input."""
-        return UNet(
-            view.dims,
-            view.channels + extra,
-            outputs,
-            self.channels,
-            self.convolutions,
-            self.last_convolutions,
-            self.norm,
-            fold=self.fold,
-        )
+        return UNet(view.dims, view.channels + extra, outputs, self.channels, self.convolutions, self.last_convolutions, self.norm)
 
 
 class LightUNetSettings(NetworkSettings):

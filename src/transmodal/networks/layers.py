@@ -62,21 +62,6 @@ def bare_instance_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(channels, channels, affine=False)
 
 
-def fold(image: Float[Tensor, "b c *s"], block: int) -> Float[Tensor, "b d *t"]:
-    """Blocks of some voxels a side as channels: ``c * block ** dims`` of them, on a grid as much coarser."""
-    size, dims = image.shape[2:], image.ndim - 2
-    parts = image.reshape(*image.shape[:2], *(n for length in size for n in (length // block, block)))
-    return parts.movedim(list(range(3, 3 + 2 * dims, 2)), list(range(2, 2 + dims))).flatten(1, 1 + dims)
-
-
-def unfold(image: Float[Tensor, "b d *t"], block: int) -> Float[Tensor, "b c *s"]:
-    """The inverse of `fold`."""
-    size, dims = image.shape[2:], image.ndim - 2
-    parts = image.unflatten(1, (-1, *[block] * dims))
-    parts = parts.movedim(list(range(2, 2 + dims)), list(range(3, 3 + 2 * dims, 2)))
-    return parts.reshape(len(image), parts.shape[1], *(length * block for length in size))
-
-
 def initialize_normal(network: nn.Module) -> None:
     """Draw the first weights as DCGAN and CycleGAN do: normal, of SD 0.02, around 0 for convolutions and 1 for batch norm; biases 0."""
     for name, parameter in network.named_parameters():

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transmodal.networks.layers import CONV, MAX_POOL, Norm, conv_block, fold, unfold, up_convolution
+from transmodal.networks.layers import CONV, MAX_POOL, Norm, conv_block, up_convolution
 
 
 class UNet(nn.Module):
@@ -36,9 +36,6 @@ class UNet(nn.Module):
         What stands between a convolution and its ReLU.
     up_kernel : {2, 3}
         Size of the transposed convolutions that up-sample.
-    fold : int
-        Side of the blocks of voxels that the network takes in as channels, and gives out as such: with 2, its full resolution is half
-        that of the image, for a fraction of the time and memory. After Shi et al., CVPR 2016, doi:10.1109/CVPR.2016.207.
     """
 
     def __init__(
@@ -51,12 +48,11 @@ class UNet(nn.Module):
         last_convolutions: int = 1,
         norm: Norm = "none",
         up_kernel: Literal[2, 3] = 2,
-        fold: int = 1,
     ) -> None:
         super().__init__()
-        self.stride, self.fold = fold * 2 ** (len(channels) - 1), fold
-        widths, block = list(channels), fold**dims
-        blocks = [conv_block(dims, [i] + [o] * convolutions, norm) for i, o in pairwise([in_channels * block, *widths])]
+        self.stride = 2 ** (len(channels) - 1)
+        widths = list(channels)
+        blocks = [conv_block(dims, [i] + [o] * convolutions, norm) for i, o in pairwise([in_channels, *widths])]
         self.encoder = nn.ModuleList(blocks[:-1])
         self.pool = MAX_POOL[dims](2)
         self.bottom = blocks[-1]
@@ -64,7 +60,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(up_convolution(dims, i, o, up_kernel) for i, o in pairwise(upward))
         counts = [convolutions] * (len(upward) - 2) + [last_convolutions]
         self.decoder = nn.ModuleList(conv_block(dims, [2 * o] + [o] * n, norm) for o, n in zip(upward[1:], counts, strict=True))
-        self.output = CONV[dims](widths[0], out_channels * block, kernel_size=1)
+        self.output = CONV[dims](widths[0], out_channels, kernel_size=1)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Map images to images; each spatial size must be a multiple of `stride`."""
@@ -72,11 +68,11 @@ class UNet(nn.Module):
         for up, block in zip(self.up, self.decoder, strict=True):
             # Taken off the list, a skip connection is freed before the block needs its own memory.
             image = block(torch.cat((skips.pop(), up(image)), dim=1))
-        return unfold(self.output(image), self.fold)
+        return self.output(image)
 
     def encode(self, image: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b e *t"]]:
         """The features of every level on the way down, from the full resolution to the bottom."""
-        levels, image = [], fold(image, self.fold)
+        levels = []
         for block in self.encoder:
             image = block(image)
             levels.append(image)
