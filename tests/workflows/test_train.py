@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +124,10 @@ def test_a_training_begins_with_the_weights_of_another(dataset, tmp_path):
     wider = load_recipe("unet2d-quick", [*small, "method.network.channels=[8,8]"])
     with pytest.raises(CheckpointError, match=r"--from .*first: generator: the weights belong to another architecture"):
         train(wider, dataset, tmp_path / "third", begin=first, quiet=True)
+    with pytest.raises(FileError, match=r"--from nowhere: neither a run with weights.safetensors nor one of the built-in models: any-mr"):
+        train(still, dataset, tmp_path / "third", begin=Path("nowhere"), quiet=True)
+    with pytest.raises(ConfigError, match="the recipe baseline-constant trains no networks"):
+        train(load_recipe("baseline-constant"), dataset, tmp_path / "third", begin=first, quiet=True)
     assert not (tmp_path / "third").exists()
 
 

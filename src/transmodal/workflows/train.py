@@ -30,7 +30,7 @@ from transmodal.engine.train import WEIGHTS_NAME, Training, make_fabric
 from transmodal.engine.train import train as train_networks
 from transmodal.imaging.intensity import IntensityStatistics
 from transmodal.imaging.preparation import copy_template
-from transmodal.methods.builtin import find_model
+from transmodal.methods.builtin import builtin_models, find_model
 from transmodal.methods.recipe import Recipe, build_method
 from transmodal.methods.runs import save_fitted, weights_hash
 
@@ -80,8 +80,8 @@ def train(
     ------
     ConfigError
         If the run holds another training, or one that was not asked to be resumed; or the network cannot take patches of this size.
-    CheckpointError
-        If the weights that the networks are to begin with are not of their architecture.
+    FileError, CheckpointError
+        If there are no weights for the networks to begin with, or they are not of their architecture.
     """
     data = Dataset(dataset)
     other = other_preparation(recipe, data.manifest)
@@ -95,6 +95,8 @@ def train(
     method = build_method(recipe, setting)
     method.folder, method.workers = Path(run), workers
     if isinstance(method, FittedMethod):
+        if begin is not None:
+            raise ConfigError(f"--from {begin}: the recipe {recipe.name} trains no networks; leave it out")
         with folder_lock(run):
             _open_run(run, description, training.seed, resume, data)
             method.fit(data, split.train)
@@ -112,7 +114,10 @@ def train(
 
 
 def _take_weights(method: LearnedMethod, begin: Path) -> None:
+    """Put the weights of another run, or of a built-in model, into the networks."""
     path = find_model(begin) / WEIGHTS_NAME
+    if not path.is_file():
+        raise FileError(f"--from {begin}: neither a run with {WEIGHTS_NAME} nor one of the built-in models: {', '.join(builtin_models())}")
     weights = load_tree(path)
     for name, network in method.networks.items():
         load_weights(network, weights.get(name, {}), f"--from {begin}: {name}")
