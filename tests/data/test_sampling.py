@@ -181,6 +181,8 @@ def test_the_first_patches_may_be_smaller(dataset, size, first):
 def test_first_patches_need_a_size_of_the_views_dimensions(first):
     with pytest.raises(ValueError, match="first_steps needs a first_size, of 2 numbers"):
         View(size=(16, 16), first_size=first, first_steps=1)
+    with pytest.raises(ValueError, match="every size must be at least 1"):
+        View(size=(16, 16), first_size=(0, 16), first_steps=1)
 
 
 @pytest.mark.parametrize("pairing", ["paired", "unpaired"])

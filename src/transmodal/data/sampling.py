@@ -55,7 +55,7 @@ class View(Config):
 
     @model_validator(mode="after")
     def _sensible(self) -> "View":
-        if min(self.size) < 1:
+        if min(*self.size, *(self.first_size or ())) < 1:
             raise ValueError("every size must be at least 1")
         if self.dims == 3 and self.context:
             raise ValueError("context is for slices; a 3D patch holds its neighbours already")
