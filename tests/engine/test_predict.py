@@ -103,6 +103,18 @@ def test_overlapping_patches_favour_their_centres():
     assert blended[16:48, 16:48].mean() < 0.05
 
 
+def test_nowhere_is_the_border_of_a_patch_seen():
+    """Of a network that is wrong at the border of what it is given alone, and by 1 there."""
+
+    class Rim(Center):
+        def forward(self, image):
+            return nn.functional.pad(torch.zeros_like(image[..., 1:-1, 1:-1, 1:-1]), [1] * 6, value=1.0)
+
+    choices = setting(View(size=(32, 32, 32)), Prediction(patch=(32, 32, 32), overlap=0.25))
+    found = predict(Rim(), np.zeros((40, 40, 40), np.float32), choices, SOURCE).mean
+    assert found[1:-1, 1:-1, 1:-1].max() < 0.05
+
+
 class Ramp(Center):
     """Adds the column number of the slice, so that the mirrored way round another number is added."""
 
