@@ -220,7 +220,7 @@ def test_label_maps_are_learned_as_they_are_with_the_mask_of_the_source(dataset,
         assert torch.equal(batch.target_mask, batch.source_mask)
 
 
-@pytest.mark.parametrize("view", [View(size=(48, 40), axes=(0, 1, 2)), View(size=(16, 24, 20))])
+@pytest.mark.parametrize("view", [View(size=(48, 40), axes=(0, 1, 2)), View(size=(48, 40), context=1), View(size=(16, 24, 20))])
 def test_labels_alone_are_those_that_are_read_with_the_source(dataset, view, monkeypatch):
     plain = Target("labels", lambda _, labels: labels.astype(np.float32))
     augmentation = Augmentation(flip=(0, 1), rotation_deg=10)
@@ -229,7 +229,8 @@ def test_labels_alone_are_those_that_are_read_with_the_source(dataset, view, mon
     monkeypatch.setattr(Dataset, "read", lambda self, subject, name, *box: names.add(name) or read(self, subject, name, *box))
     alone = sampler(dataset, view, augmentation=augmentation, target=replace(plain, alone=True)).batch(0, 4)
     assert names == {"labels"}
-    assert torch.equal(alone.target, both.target) and torch.equal(alone.source, alone.target)
+    assert torch.equal(alone.target, both.target) and torch.equal(alone.source[:, view.context : view.context + 1], alone.target)
+    assert alone.source.shape[1] == view.channels
     assert torch.equal(alone.target_mask, alone.target > 0)
 
 

@@ -9,7 +9,7 @@ from transmodal.core.volume import Volume
 from transmodal.data.augment import Augmentation
 from transmodal.data.sampling import Sampler, Sampling, View
 from transmodal.data.store import Dataset
-from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, cycle, predict
+from transmodal.engine.predict import SLICES_AT_ONCE, Prediction, Setting, _attempts, cycle, predict, predict_channels, predict_prepared
 from transmodal.imaging.intensity import (
     IntensityMap,
     IntensityStatistics,
@@ -18,7 +18,7 @@ from transmodal.imaging.intensity import (
     WindowIntensity,
     ZScoreIntensity,
 )
-from transmodal.imaging.preparation import BACKGROUND, Preparation
+from transmodal.imaging.preparation import BACKGROUND, Preparation, PreparedScan
 
 SOURCE = IntensityMap(shift=0, scale=1)
 
@@ -71,6 +71,24 @@ def test_a_network_that_changes_nothing_gives_the_image_back(view, prediction):
     result = predict(Center(), IMAGE, setting(view, prediction), SOURCE).mean
     assert result.shape == IMAGE.shape
     np.testing.assert_allclose(result, IMAGE, atol=1e-5)
+
+
+@pytest.mark.parametrize("view", [View(size=(8, 8), axes=(0, 2)), View(size=(16, 16), fit="square"), View(size=(8, 8, 8))], ids=str)
+def test_several_channels_come_of_one_pass(view):
+    class Both(Center):
+        def forward(self, image):
+            first = super().forward(image)
+            return torch.cat([first, 2 * first, 3 * first], dim=1)
+
+    given, one, two = setting(view, Prediction(flip=(0,))), Center(), Both()
+    scan = Volume(IMAGE, np.eye(4), "mr")
+    prepared = PreparedScan(scan, scan.with_array(IMAGE > -1, "mask"), IntensityStatistics(mean=0, sd=1, percentiles=(0.0,) * 16))
+    alone, (first, second) = predict_prepared(one, prepared, given), predict_channels(two, prepared, given, 2)
+    assert two.shapes == one.shapes
+    np.testing.assert_array_equal(first.mean, alone.mean)
+    np.testing.assert_array_equal(second.sd, 2 * alone.sd)
+    inside = prepared.mask.array
+    np.testing.assert_allclose(second.mean[inside], 2 * first.mean[inside])
 
 
 def test_neighbouring_slices_come_as_channels_with_background_beyond_the_ends():

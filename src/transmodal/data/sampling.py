@@ -131,8 +131,8 @@ class Target:
     values : callable
         From the name of a subject and voxels of that image to what is to be learned there, as float32.
     alone : bool
-        Whether nothing else is read, because the method makes the source of it too. The target then stands for the source, and what is
-        not 0 in it for the head.
+        Whether nothing else is read, because the method makes the source of it too. The target then stands for the source, of a 2.5D
+        view with all of its slices, and what is not 0 in it for the head.
     """
 
     image: str
@@ -328,11 +328,10 @@ class Sampler:
 
     def _load(self, source: Subject, source_frame: Frame, target: Subject, target_frame: Frame, rng: np.random.Generator) -> Sample:
         if self.learned is not None and self.learned.alone:
-            image = _middle(
-                _channels(extract(self.dataset, target, self.target, target_frame, BACKGROUND[self.target]), self.view), self.view
-            )
+            image = _channels(extract(self.dataset, target, self.target, target_frame, BACKGROUND[self.target]), self.view)
             image = self._in_network_units(target, self.target, image)
-            return Sample(image, image, image != 0, image != 0)
+            middle = _middle(image, self.view)
+            return Sample(image, middle, middle != 0, middle != 0)
         appearance = draw_appearance(self.augmentation, rng)
         images = []
         for subject, name, frame in ((source, self.source, source_frame), (target, self.target, target_frame)):

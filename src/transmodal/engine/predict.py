@@ -187,8 +187,15 @@ def cycle(forward: nn.Module, backward: nn.Module, scan: Volume, setting: Settin
 
 def predict_prepared(network: nn.Module, prepared: PreparedScan, setting: Setting, beside: Beside | None = None) -> Moments:
     """Network output over the working grid of a prepared scan, in network units."""
+    return predict_channels(network, prepared, setting, 1, beside)[0]
+
+
+def predict_channels(
+    network: nn.Module, prepared: PreparedScan, setting: Setting, channels: int, beside: Beside | None = None
+) -> list[Moments]:
+    """The first so many channels of a network's output over the working grid of a prepared scan, each as `predict_prepared` gives it."""
     source = setting.intensity[setting.source].fit(prepared.statistics)
-    return predict(network, prepared.volume.array, setting, source, prepared.mask.array, beside)
+    return _predict(network, prepared.volume.array, setting, source, prepared.mask.array, beside, channels)
 
 
 def prepare_source(scan: Volume, setting: Setting) -> PreparedScan:
@@ -233,6 +240,18 @@ def predict(
     OutOfMemory
         If the CPU cannot hold it either.
     """
+    return _predict(network, image, setting, source, mask, beside, channels=1)[0]
+
+
+def _predict(
+    network: nn.Module,
+    image: Float[np.ndarray, "x y z"],
+    setting: Setting,
+    source: IntensityMap,
+    mask: Bool[np.ndarray, "x y z"] | None,
+    beside: Beside | None,
+    channels: int,
+) -> list[Moments]:
     network = optimize_layout(network.eval())
     device = next(network.parameters()).device
     mask = np.ones(image.shape, dtype=bool) if mask is None else mask
@@ -241,7 +260,8 @@ def predict(
     try:
         for place, at_once in _attempts(device, setting.view):
             try:
-                return _predict(_Task(network.to(place), setting, source, beside.backgrounds, place, at_once), image, mask, beside.images)
+                task = _Task(network.to(place), setting, source, beside.backgrounds, channels, place, at_once)
+                return _over_mirrors(task, image, mask, beside.images)
             except RuntimeError as error:
                 if not _lacks_memory(error):
                     raise
@@ -268,10 +288,11 @@ class _Task:
     setting: Setting
     source: IntensityMap
     beside: tuple[float, ...]
+    channels: int
     device: torch.device
     at_once: int
 
-    def apply(self, images: Float[np.ndarray, "b c *s"], beside: Float[np.ndarray, "b k *s"] | None = None) -> Float[np.ndarray, " b *s"]:
+    def apply(self, images: Float[np.ndarray, "b c *s"], beside: Float[np.ndarray, "b k *s"] | None = None) -> Float[np.ndarray, "d b *s"]:
         """The network's output for images in the scan's units, with what lies beside them in network units."""
         background = float(self.source.forward(np.full((1, 1), BACKGROUND[self.setting.source])).item())
         inputs = self.source.forward(images)
@@ -279,40 +300,42 @@ class _Task:
         if beside is not None:
             inputs, backgrounds = np.concatenate([inputs, beside], axis=1), [*backgrounds, *self.beside]
         filled = torch.tensor(backgrounds, device=self.device)
-        return _apply(self.network, torch.from_numpy(inputs).to(self.device), self.setting.prediction, filled, self.at_once)
+        outputs = _apply(self.network, torch.from_numpy(inputs).to(self.device), self.setting.prediction, filled, self.at_once)
+        return np.moveaxis(outputs[:, : self.channels].float().cpu().numpy(), 1, 0)
 
 
-def _predict(
+def _over_mirrors(
     task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], beside: Float[np.ndarray, "k x y z"]
-) -> Moments:
-    found, device = Moments(), task.device
+) -> list[Moments]:
+    found, device = [Moments() for _ in range(task.channels)], task.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
         for mirror in task.setting.prediction.mirrors:
             mirrored, its_mask = (np.ascontiguousarray(np.flip(array, mirror)) for array in (image, mask))
             its_beside = np.ascontiguousarray(np.flip(beside, tuple(1 + axis for axis in mirror)))
             for values in _by_plane(task, mirrored, its_mask, its_beside):
-                found.add(np.flip(values, mirror))
+                for moments, channel in zip(found, values, strict=True):
+                    moments.add(np.flip(channel, mirror))
     return found
 
 
 def _by_plane(
     task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], beside: Float[np.ndarray, "k x y z"]
-) -> Iterator[Float[np.ndarray, "x y z"]]:
-    """The prediction of a whole volume, once for each axis that slices lie across."""
+) -> Iterator[Float[np.ndarray, "d x y z"]]:
+    """The channels of the prediction of a whole volume, once for each axis that slices lie across."""
     view = task.setting.view
     if view.dims == 3:
         background = task.setting.target_map.forward(np.full((1, 1, 1), BACKGROUND[task.setting.target]))
-        values, box = np.full(image.shape, background.item(), dtype=np.float32), _box(mask)
-        values[box] = task.apply(image[box][None, None], beside[:, *box][None])[0]
+        values, box = np.full((task.channels, *image.shape), background.item(), dtype=np.float32), _box(mask)
+        values[:, *box] = task.apply(image[box][None, None], beside[:, *box][None])[:, 0]
         yield values
         return
     for axis in task.setting.axes:
-        values = np.empty(image.shape, dtype=np.float32)
-        slices, masks, out = (np.moveaxis(a, axis, 0) for a in (image, mask, values))
-        others = np.moveaxis(beside, 1 + axis, 0)
+        values = np.empty((task.channels, *image.shape), dtype=np.float32)
+        slices, masks = (np.moveaxis(array, axis, 0) for array in (image, mask))
+        others, out = np.moveaxis(beside, 1 + axis, 0), np.moveaxis(values, 1 + axis, 1)
         for first, slab in _slabs(slices, view.context, BACKGROUND[task.setting.source], task.at_once):
             part = slice(first, first + len(slab))
-            out[part] = _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab, others[part])
+            out[:, part] = _apply_fitted(task, slab, masks[part]) if view.fit == "square" else task.apply(slab, others[part])
         yield values
 
 
@@ -325,12 +348,12 @@ def _box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _apply_fitted(task: _Task, slab: Float[np.ndarray, "b c h w"], masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "b h w"]:
+def _apply_fitted(task: _Task, slab: Float[np.ndarray, "b c h w"], masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "d b h w"]:
     """The output for slices that are cut to squares and resized for the network, and back."""
     size, fill = task.setting.view.size[0], BACKGROUND[task.setting.source]
     squares = [smallest_square(mask) for mask in masks]
     outputs = task.apply(np.stack([cut(slices, square, size, fill) for slices, square in zip(slab, squares, strict=True)]))
-    return np.stack([paste(output, square, masks[0].shape) for output, square in zip(outputs, squares, strict=True)])
+    return np.stack([[paste(output, square, masks[0].shape) for output, square in zip(every, squares, strict=True)] for every in outputs])
 
 
 def _slabs(
@@ -345,8 +368,8 @@ def _slabs(
 
 def _apply(
     network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, backgrounds: Float[Tensor, " c"], at_once: int
-) -> Float[np.ndarray, " b *s"]:
-    """The first channel of the network's output, of whole images or overlapping patches; beyond the border lies background."""
+) -> Float[Tensor, "b d *s"]:
+    """The network's output, of whole images or overlapping patches; beyond the border lies background."""
     sizes = inputs.shape[2:]
     if prediction.patch is None:
         stride = int(getattr(network, "stride", 1))
@@ -356,7 +379,7 @@ def _apply(
         outputs = _slide(network, inputs, prediction, backgrounds, at_once)
     for d, size in enumerate(sizes, start=2):
         outputs = outputs.narrow(d, (outputs.shape[d] - size) // 2, size)
-    return outputs[:, 0].float().cpu().numpy()
+    return outputs
 
 
 def _slide(

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Volume
 from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
-from transmodal.engine.predict import Setting, place_result, place_soft, predict_prepared, prepare_source, synthesize
+from transmodal.engine.predict import Setting, place_result, place_soft, predict_channels, prepare_source, synthesize
 from transmodal.imaging.intensity import PercentileIntensity, WindowIntensity
 from transmodal.losses.voxel import l1, laplace
 from transmodal.methods.architecture import UNetSettings
@@ -114,16 +114,22 @@ class AnyMR(PairedMethod):
         if self.setting.view.dims == 3:
             return {}
         drawn = self.draw(batch)
-        images = {"MR": drawn.source, "sCT": self.networks["generator"](drawn.source)[:, :1], "CT": drawn.target}
+        sct = self.networks["generator"](drawn.source)[:, :1]
+        images = {"MR": self._middle(drawn.source), "sCT": sct, "CT": drawn.target}
         return {name: ((image + 1) / 2).clamp(0, 1) for name, image in images.items()}
 
     def draw(self, batch: Batch) -> Batch:
-        """Pairs of MR and CT, in network units, of the label maps that are the target of a batch."""
-        pairs = draw_pairs(batch.target, self.settings.generation)
-        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * pairs.mr
+        """Pairs of MR and CT, in network units, of the label maps that stand for the source of a batch.
+
+        The slices of a 2.5D view are drawn together, as the volume that they are; of the CT the middle one is learned.
+        """
+        labels = batch.source[:, None] if self.setting.view.context else batch.source
+        pairs = draw_pairs(labels, self.settings.generation)
+        mr, ct, mask = (image.view_as(batch.source) for image in (pairs.mr, pairs.ct, pairs.mask))
+        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * mr
         gain, shift = (amount * _signed_like(mr) for amount in (self.settings.gain, self.settings.shift))
-        source, target = (1 + gain) * mr + shift, self._to_network(pairs.ct)
-        return replace(batch, source=source, target=target, source_mask=pairs.mask, target_mask=pairs.mask)
+        source, target, mask = (1 + gain) * mr + shift, self._to_network(self._middle(ct)), self._middle(mask)
+        return replace(batch, source=source, target=target, source_mask=mask, target_mask=mask)
 
     def synthesize(self, scan: Volume) -> Volume:
         """The CT, on the scan's own grid; see `transmodal.engine.predict.synthesize`."""
@@ -137,10 +143,14 @@ class AnyMR(PairedMethod):
         """
         network, setting = self.networks["generator"], self.setting
         prepared = prepare_source(scan, setting)
-        found, learned = predict_prepared(network, prepared, setting), predict_prepared(Spread(network), prepared, setting)
+        found, learned = predict_channels(WithSpread(network), prepared, setting, 2)
         sd = np.float32(self.settings.calibration * setting.target_map.scale) * np.sqrt(found.sd**2 + 2 * learned.mean**2)
         result = place_result(setting.target_map.inverse(found.mean), prepared, scan, setting.target)
         return result, place_soft(sd, prepared, scan, "uncertainty")
+
+    def _middle(self, slices: Shaped[Tensor, "b c *s"]) -> Shaped[Tensor, "b 1 *s"]:
+        context = self.setting.view.context
+        return slices[:, context : context + 1]
 
     def _mean_ct(self, labels: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *s"]:
         table = tissue_table()
@@ -152,19 +162,20 @@ class AnyMR(PairedMethod):
         return (hu.clamp(window.lower, window.upper) - window.shift) / window.scale
 
 
-class Spread(nn.Module):
-    """The mean absolute error that a network expects of itself: of two channels of output the second, which is its logarithm."""
+class WithSpread(nn.Module):
+    """A network of two channels of output, with the mean absolute error that it expects of itself in place of its logarithm."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network, self.stride = network, getattr(network, "stride", 1)
 
-    def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b 1 *s"]:
-        """In network units."""
-        return self.network(image)[:, 1:].float().clamp(*_LOG_SPREAD).exp()
+    def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b 2 *s"]:
+        """The CT and that error, in network units."""
+        ct, log_spread = self.network(image).float().split(1, dim=1)
+        return torch.cat([ct, log_spread.clamp(*_LOG_SPREAD).exp()], dim=1)
 
 
-def _signed_like(images: Float[Tensor, "b 1 *s"]) -> Float[Tensor, "b 1 *ones"]:
+def _signed_like(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b 1 *ones"]:
     """A number from -1 to 1 for each image."""
     return 2 * torch.rand(len(images), *[1] * (images.ndim - 1), device=images.device) - 1
 
@@ -178,5 +189,3 @@ def _require_drawable(setting: Setting) -> None:
             "drawn MRs are scaled by percentiles onto [-1, 1], and drawn CTs are in HU; "
             'set intensity.mr.kind = "percentile", without onto, and intensity.ct.kind = "window"'
         )
-    if setting.view.context:
-        raise ConfigError(f"view.context = {setting.view.context}: slices are drawn one by one; set it to 0, or view.size to a 3D patch")
