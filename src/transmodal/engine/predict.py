@@ -1,8 +1,7 @@
 """From a trained network to a volume: prepare the scan as the training scans were, predict, and go back to the scan's own grid."""
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -11,15 +10,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from transmodal.core.config import Config
-from transmodal.core.errors import ConfigError, DataError, OutOfMemory
+from transmodal.core.errors import DataError, OutOfMemory
 from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of
 from transmodal.data.sampling import View
 from transmodal.data.squares import cut, paste, smallest_square
 from transmodal.engine.hardware import optimize_layout, use_bf16
 from transmodal.engine.moments import Moments
+from transmodal.engine.patches import apply_network
 from transmodal.imaging.grid import resample
 from transmodal.imaging.intensity import Intensity, IntensityMap, IntensityStatistics
 from transmodal.imaging.preparation import BACKGROUND, Preparation, PreparedScan, prepare_scan
@@ -300,7 +300,8 @@ class _Task:
         if beside is not None:
             inputs, backgrounds = np.concatenate([inputs, beside], axis=1), [*backgrounds, *self.beside]
         filled = torch.tensor(backgrounds, device=self.device)
-        outputs = _apply(self.network, torch.from_numpy(inputs).to(self.device), self.setting.prediction, filled, self.at_once)
+        prediction, at_device = self.setting.prediction, torch.from_numpy(inputs).to(self.device)
+        outputs = apply_network(self.network, at_device, filled, prediction.patch, prediction.overlap, self.at_once)
         return np.moveaxis(outputs[:, : self.channels].float().cpu().numpy(), 1, 0)
 
 
@@ -364,66 +365,3 @@ def _slabs(
     windows = np.lib.stride_tricks.sliding_window_view(padded, 1 + 2 * context, axis=0)
     for first in range(0, len(slices), at_once):
         yield first, np.moveaxis(windows[first : first + at_once], -1, 1).copy()
-
-
-def _apply(
-    network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, backgrounds: Float[Tensor, " c"], at_once: int
-) -> Float[Tensor, "b d *s"]:
-    """The network's output, of whole images or overlapping patches; beyond the border lies background."""
-    sizes = inputs.shape[2:]
-    if prediction.patch is None:
-        stride = int(getattr(network, "stride", 1))
-        wanted = [math.ceil(size / stride) * stride for size in sizes]
-        outputs = network(_padded(inputs, wanted, backgrounds))
-    else:
-        outputs = _slide(network, inputs, prediction, backgrounds, at_once)
-    for d, size in enumerate(sizes, start=2):
-        outputs = outputs.narrow(d, (outputs.shape[d] - size) // 2, size)
-    return outputs
-
-
-def _slide(
-    network: nn.Module, inputs: Float[Tensor, "b c *s"], prediction: Prediction, backgrounds: Float[Tensor, " c"], at_once: int
-) -> Float[Tensor, "b d *t"]:
-    assert prediction.patch is not None, "that is what slides"
-    if len(prediction.patch) != inputs.ndim - 2:
-        raise ConfigError(f"predict.patch = {prediction.patch} has {len(prediction.patch)} sizes; the view has {inputs.ndim - 2}")
-    from monai.inferers.utils import sliding_window_inference
-
-    wanted = [max(size, least) for size, least in zip(inputs.shape[2:], prediction.patch, strict=True)]
-    outputs = sliding_window_inference(
-        _padded(inputs, wanted, backgrounds),
-        roi_size=prediction.patch,
-        sw_batch_size=at_once,
-        # A copy, because the output is weighted in place: a network may give back its input, which is a view of the whole.
-        predictor=lambda patch: network(patch).to(torch.float32, copy=True),
-        overlap=prediction.overlap,
-        roi_weight_map=_weights(prediction.patch, inputs.device),
-    )
-    assert isinstance(outputs, Tensor)
-    return outputs
-
-
-def _weights(patch: tuple[int, ...], device: torch.device) -> Float[Tensor, "1 1 *s"]:
-    """What each voxel of a patch counts: the product of a Hann window along each axis, which falls from 1 in the middle to next to nothing.
-
-    MONAI's Gaussian does not fall below a thousandth. Far from the middle of a patch it does not fall at all, so that the outermost voxels
-    of the next, of which a network knows least, count as much as inner ones, and a line is seen where it begins.
-    """
-    weights = torch.ones(1, 1, *[1] * len(patch), device=device)
-    for axis, length in enumerate(patch, start=2):
-        window = torch.sin(torch.pi * (torch.arange(length, device=device) + 0.5) / length).square()
-        weights = weights * window.reshape(*[1] * axis, -1, *[1] * (len(patch) + 1 - axis))
-    return weights
-
-
-def _padded(inputs: Float[Tensor, "b c *s"], sizes: Sequence[int], backgrounds: Float[Tensor, " c"]) -> Float[Tensor, "b c *t"]:
-    """Images in the middle of larger ones of these sizes."""
-    if tuple(sizes) == tuple(inputs.shape[2:]):
-        return inputs
-    filled = backgrounds.reshape(1, -1, *[1] * len(sizes)).expand(*inputs.shape[:2], *sizes).clone()
-    middle = filled
-    for d, (size, whole) in enumerate(zip(inputs.shape[2:], sizes, strict=True), start=2):
-        middle = middle.narrow(d, (whole - size) // 2, size)
-    middle.copy_(inputs)
-    return filled
