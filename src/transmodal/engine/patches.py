@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.signal.windows import hann
 
 from transmodal.core.errors import ConfigError
 
@@ -85,7 +86,7 @@ def _weights(patch: tuple[int, ...], device: torch.device) -> Float[Tensor, "1 1
     weights = torch.ones(1, 1, *[1] * len(patch), device=device)
     for axis, length in enumerate(patch, start=2):
         # Every other point of it: the middles of the voxels, as it is 0 at the border itself.
-        window = torch.signal.windows.hann(2 * length + 1, device=device)[1::2]
+        window = hann(2 * length + 1, device=device)[1::2]
         weights = weights * window.reshape(*[1] * axis, -1, *[1] * (len(patch) + 1 - axis))
     return weights
 
