@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from transmodal.methods.random_fields import eroded, grown, resize, smooth, smooth_field, surroundings
+from transmodal.methods.random_fields import eroded, grown, highest_around, resize, smooth, smooth_field, surroundings
 
 
 @pytest.mark.parametrize("sigmas", [(1.3, 0.6), (2.0, 1.0, 0.4)])
@@ -19,6 +19,14 @@ def test_masks_grow_and_shrink_as_those_of_scipy(shape):
     tensor, box = torch.from_numpy(mask)[None, None], np.ones((3,) * len(shape))
     np.testing.assert_array_equal(grown(tensor)[0, 0], ndimage.binary_dilation(mask, box))
     np.testing.assert_array_equal(eroded(~tensor)[0, 0], ndimage.binary_erosion(~mask, box, border_value=1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 9, 7), (2, 1, 8, 1, 5)])
+def test_the_highest_around_is_that_of_a_pooling(shape):
+    torch.manual_seed(0)
+    image = torch.randn(shape)
+    pooled = torch.nn.functional.max_pool2d if len(shape) == 4 else torch.nn.functional.max_pool3d
+    assert torch.equal(highest_around(image), pooled(image, kernel_size=3, stride=1, padding=1))
 
 
 @pytest.mark.parametrize("reach", [3.0, 10.0, 24.0])

@@ -66,7 +66,14 @@ def _along(image: Float[Tensor, "b c *s"], axis: int, weights: Float[Tensor, "m 
 
 def highest_around(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
     """The highest value among a voxel and those that touch it, be it by a corner."""
-    return _MAX_POOL[image.ndim - 2](image, kernel_size=3, stride=1, padding=1)
+    # One axis after the other, by copies that are moved: several times as fast on CPUs as a pooling of volumes.
+    for axis in range(2, image.ndim):
+        ahead, behind = image.narrow(axis, 1, image.shape[axis] - 1), image.narrow(axis, 0, image.shape[axis] - 1)
+        highest = image.clone()
+        highest.narrow(axis, 0, behind.shape[axis]).clamp_(min=ahead)
+        highest.narrow(axis, 1, ahead.shape[axis]).clamp_(min=behind)
+        image = highest
+    return image
 
 
 def grown(mask: Bool[Tensor, "b 1 *s"]) -> Bool[Tensor, "b 1 *s"]:
