@@ -5,8 +5,9 @@
     python benchmarks/guard.py measure            the table of docs/guard.md: false alarms and misses on other heads than these
     python benchmarks/guard.py scans SCAN ...     what is found in real MR scans, as they are and as they should not be
 
-Heads are simulated at 3 mm, which is finer than what the guard looks at. Scans of them have a contrast of physics or of chance, slices of
-up to 6 mm, a bias, noise, and may end anywhere below the brain.
+Heads are simulated at 3 mm, which is finer than what the guard looks at. What is typical are MRs that are drawn of them as any-mr draws
+those that it is trained on; what is measured are other scans, of a contrast of physics or of chance. All have slices of up to 6 mm, a bias
+and noise, and may end anywhere below the brain.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 from transmodal.core.progress import track
@@ -22,6 +24,8 @@ from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.guard import FEATURES, TYPICAL_NAME, Typical, guard, measure
 from transmodal.imaging.pose import TEMPLATE_NAME, TEMPLATE_SHAPE, TISSUES, fit_head, read_template, right_angle_turns, template_grid
 from transmodal.imaging.scan import read_scan
+from transmodal.methods.generated_anatomy import draw_anatomy
+from transmodal.methods.generation import Generation, make_mr
 from transmodal.simulation.contrast import MR_PRESETS, CTConfig, MRConfig, draw_mr, simulate_ct, simulate_mr
 from transmodal.simulation.head import head_grid, simulate_anatomy
 from transmodal.simulation.labels import brain_mask
@@ -44,6 +48,22 @@ MEMBERS: dict[str, tuple[Tissue, ...]] = {
 
 # The top of the head to what the header calls the front.
 FACE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+# What any-mr draws, at 3 mm: what it changes by voxels of 1 mm would be changed by too much.
+GENERATION = Generation(
+    deformation=1.0,
+    deformation_grid=13,
+    wrinkles=0.25,
+    wrinkles_grid=4,
+    thickness_change=0,
+    lining=0,
+    wide_fluid=0,
+    strands=0,
+    chemical_shift=0,
+    cuts=0,
+    blur=0.3,
+    thickness=1,
+    coarseness=1,
+)
 # Of a volume that is white matter throughout, such an MR is its bias alone.
 FLAT = MRConfig(sequence="spin_echo", tr_ms=1000, te_ms=10, noise=0, texture=0, tissue_spread=0, bias=0.2)
 
@@ -87,6 +107,19 @@ def draw_scan(labels: Volume, rng: np.random.Generator, whole: bool = False) -> 
         scan = simulate_mr(labels, config.model_copy(update={"slice_mm": thickness, "slice_axis": axis}), rng)
     else:
         scan = contrast_of_chance(labels, rng)
+    return sliced(scan, rng, thickness, axis, whole)
+
+
+def generated_scan(labels: Volume, rng: np.random.Generator) -> Volume:
+    """Draw an MR of a head as any-mr draws it for its training, and then its slices as those of other scans."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    head = draw_anatomy(torch.from_numpy(labels.array.astype(np.float32))[None, None], GENERATION)
+    scan = labels.with_array(make_mr(head, GENERATION)[0, 0].numpy(), "mr")
+    return sliced(scan, rng, float(rng.uniform(SPACING_MM, 6.0)), int(rng.integers(3)))
+
+
+def sliced(scan: Volume, rng: np.random.Generator, thickness: float, axis: int, whole: bool = False) -> Volume:
+    """Take slices of a thickness, from where the scan is to end below."""
     spacing = [SPACING_MM] * 3
     spacing[axis] = thickness
     below = 0 if whole else int(rng.uniform(0, 0.38) * scan.shape[2])
@@ -162,7 +195,7 @@ def drawn(seed: int, heads: int, scans: int = 4) -> Iterator[list[Volume]]:
     for number in range(heads):
         labels = anatomy(draw_subject(seed, number), number)
         rng = np.random.default_rng([seed, number, 1])
-        yield [draw_scan(labels, rng) for _ in range(scans)]
+        yield [generated_scan(labels, rng) for _ in range(scans)]
 
 
 def features(scan: Volume) -> np.ndarray:
