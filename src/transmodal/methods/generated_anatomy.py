@@ -48,7 +48,7 @@ class AnatomyRanges(Config):
     wrinkles: float = Field(default=0.7, ge=0)
     wrinkles_grid: int = Field(default=12, ge=2)
     thickness_change: float = Field(default=0.6, ge=0, le=1)
-    lining: float = Field(default=0.7, ge=0, le=1)
+    lining: float = Field(default=0.45, ge=0, le=1)
     soft_change: float = Field(default=0.5, ge=0, le=1)
     wide_fluid: float = Field(default=0.3, ge=0, le=1)
     strands: float = Field(default=0.5, ge=0, le=1)

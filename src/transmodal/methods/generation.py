@@ -62,15 +62,15 @@ class Generation(AnatomyRanges):
         Standard deviation of the HU of bone from place to place.
     """
 
-    sequences: float = Field(default=0.5, ge=0, le=1)
-    inversions: float = Field(default=0.5, ge=0, le=1)
+    sequences: float = Field(default=0.75, ge=0, le=1)
+    inversions: float = Field(default=0.4, ge=0, le=1)
     dark_bone: float = Field(default=0.9, ge=0, le=1)
-    dark_fluid: float = Field(default=0.4, ge=0, le=1)
+    dark_fluid: float = Field(default=0.5, ge=0, le=1)
     texture: float = Field(default=0.08, ge=0)
     bias: float = Field(default=0.3, ge=0)
     noise: float = Field(default=0.06, ge=0)
     ghost: float = Field(default=0.06, ge=0)
-    chemical_shift: int = Field(default=2, ge=0)
+    chemical_shift: int = Field(default=1, ge=0)
     gamma: float = Field(default=0.4, ge=0)
     blur: float = Field(default=0.8, ge=0)
     thickness: float = Field(default=6.0, ge=1)
