@@ -1,8 +1,8 @@
 """What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER].
 
-For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, and a picture. With ``--bone`` the first scan's
-synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall above thresholds in HU,
-the shares of the points of either bone surface that lie within 2 mm of the other, and where the two differ.
+For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, the air deep in the head, and a picture. With
+``--bone`` the first scan's synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall
+above thresholds in HU, the shares of the points of either bone surface that lie within 2 mm of the other, and where the two differ.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from transmodal.methods.runs import load_method
 matplotlib.use("Agg")
 THRESHOLDS_HU = (250, 350, 500)
 AIR_HU, NEAR_MM = -200, 2
+# Air of sinuses and mastoids, and how far from the surface of the head it lies.
+SINUS_HU, DEEP_MM = -300, 8
 # Fractions of the field of view at which the slices are taken, two of each plane.
 PLACES = ((0.48, 0.62), (0.35, 0.55), (0.35, 0.6))
 
@@ -49,6 +51,7 @@ def main() -> None:
         write_scan(result, arguments.out / f"{name}_sct.nii.gz")
         draw(scan, result, arguments.out / f"{name}.png")
         print(f"{name}: {'x'.join(map(str, scan.shape))} voxels, {seconds:.1f} s, peak {peak:.2f} GiB")
+        print(f"  {deep_air(result):.1f} ml of air deep in the head")
         if arguments.bone and number == 0:
             compare(result, *arguments.bone.rsplit("=", 1))
 
@@ -73,6 +76,13 @@ def compare(result: Volume, labels: str, number: str) -> None:
         found = surface_statistics(compare_surfaces(surfaces[0], surfaces[1]))
         ways = {"of both surfaces": "within_2mm", "of the synthetic": "sct_to_ct_within_2mm", "of the true": "ct_to_sct_within_2mm"}
         print("  within 2 mm: " + ", ".join(f"{found[key]:.1%} {words}" for words, key in ways.items()))
+
+
+def deep_air(result: Volume) -> float:
+    """The volume, in ml, of air in the head that lies deep under its surface, in which nostrils and ears are closed."""
+    head = ndimage.binary_fill_holes(ndimage.binary_closing(result.array > -500, iterations=4))
+    deep = ndimage.distance_transform_edt(head, sampling=result.spacing) > DEEP_MM
+    return float(np.count_nonzero(deep & (result.array < SINUS_HU)) * np.prod(result.spacing) / 1000)
 
 
 def draw(scan: Volume, result: Volume, path: Path) -> None:
