@@ -4,7 +4,7 @@ from torch import nn
 
 from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
 from transmodal.networks.dual_discriminator import DualDiscriminator
-from transmodal.networks.layers import CONV, bare_instance_norm
+from transmodal.networks.layers import CHANNELS_LAST, CONV, InstanceNorm, bare_instance_norm
 from transmodal.networks.patchgan import PatchGAN
 from transmodal.networks.resnet_generator import ResnetGenerator
 
@@ -27,6 +27,23 @@ def test_the_bare_instance_norm_is_instance_norm_and_learns_nothing():
     norm, features = bare_instance_norm(3), 5 + 2 * torch.randn(2, 3, 6, 7)
     torch.testing.assert_close(norm(features), nn.functional.instance_norm(features))
     assert not list(norm.parameters())
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("size", [(6, 7), (4, 5, 6)], ids=["slices", "volumes"])
+def test_instance_norm_and_its_gradients_are_the_same_in_either_layout(size, images):
+    torch.manual_seed(0)
+    norm, features, weights = InstanceNorm(5), 3 + 2 * torch.randn(images, 5, *size), torch.randn(images, 5, *size)
+    nn.init.uniform_(norm.weight)
+    found = []
+    for layout in (torch.contiguous_format, CHANNELS_LAST[len(size)]):
+        norm.zero_grad()
+        image = features.clone(memory_format=layout).requires_grad_()
+        result = norm(image)
+        (weights * result).sum().backward()
+        assert result.is_contiguous(memory_format=layout)
+        found.append([result, image.grad, norm.weight.grad.clone(), norm.bias.grad.clone()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_of_small_volumes_are_right_in_bfloat16():

@@ -45,14 +45,10 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
 
 
 def optimize_layout(network: nn.Module) -> nn.Module:
-    """Store the weights of convolutions channels-last, which the fast kernels of CPUs and GPUs want; values do not change.
-
-    Not those of a network that normalises images one by one: what the layout gains in the convolutions is lost several times over in
-    that normalisation, whose kernel for it is slow on CPUs (``benchmarks/speed.py``, resenc3d-quick; ``benchmarks/gan_steps.py``).
-    """
+    """Store the weights of convolutions channels-last, which the fast kernels of CPUs and GPUs want; values do not change."""
     kinds = {type(module) for module in network.modules()}
     for kind, layout in _CHANNELS_LAST.items():
-        if any(issubclass(found, kind) for found in kinds) and nn.GroupNorm not in kinds:
+        if any(issubclass(found, kind) for found in kinds):
             return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     return network
 
