@@ -54,6 +54,7 @@ GENERATION = Generation(
     deformation_grid=13,
     wrinkles=0.25,
     wrinkles_grid=4,
+    air_cells=0,
     thickness_change=0,
     lining=0,
     wide_fluid=0,

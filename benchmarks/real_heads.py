@@ -26,6 +26,7 @@ from transmodal.methods.runs import load_method
 matplotlib.use("Agg")
 THRESHOLDS_HU = (250, 350, 500)
 AIR_HU, NEAR_MM = -200, 2
+HEIGHTS = ("lower third", "middle third", "upper third")
 # Air of sinuses and mastoids, and how far from the surface of the head it lies.
 SINUS_HU, DEEP_MM = -300, 8
 # Fractions of the field of view at which the slices are taken, two of each plane.
@@ -60,6 +61,7 @@ def compare(result: Volume, labels: str, number: str) -> None:
     """Print how well bone above each threshold agrees with a label map."""
     truth = read_scan(Path(labels), "labels")
     require_same_grid(result.grid, truth.grid, "the synthetic CT", labels)
+    result, truth = canonical(result), canonical(truth)
     bone = truth.array == int(number)
     for threshold in THRESHOLDS_HU:
         found = result.array > threshold
@@ -70,6 +72,11 @@ def compare(result: Volume, labels: str, number: str) -> None:
     near = ndimage.distance_transform_edt(~bone, sampling=truth.spacing)[beyond] <= NEAR_MM
     air = result.array[missed] < AIR_HU
     print(f"  bone beyond the label: {near.mean():.1%} within {NEAR_MM} mm of it; what is missed of the label: {air.mean():.1%} made air")
+    others = sorted(zip(*np.unique(truth.array[beyond], return_counts=True), strict=True), key=lambda pair: -pair[1])
+    print("  label of the bone beyond it: " + ", ".join(f"{label} in {count / beyond.sum():.1%}" for label, count in others))
+    planes = np.array_split(np.flatnonzero(bone.any(axis=(0, 1))), len(HEIGHTS))
+    agreements = (dice(result.array[:, :, part] > THRESHOLDS_HU[0], bone[:, :, part]) for part in planes)
+    print("  bone Dice by height: " + ", ".join(f"{name} {found:.3f}" for name, found in zip(HEIGHTS, agreements, strict=True)))
     everywhere = truth.with_array(np.ones_like(bone), "mask")
     surfaces = bone_surface(result, everywhere), bone_surface(truth.with_array(bone, "mask"), everywhere)
     if surfaces[0] and surfaces[1]:

@@ -15,6 +15,7 @@ from transmodal.methods.generated_anatomy import (
     deform,
     draw_anatomy,
     fill_teeth,
+    hollow_skull,
     is_any,
     line_skull,
     mix_soft_tissue,
@@ -25,7 +26,10 @@ from transmodal.methods.generated_anatomy import (
 from transmodal.methods.random_fields import eroded, grown
 from transmodal.simulation.tissues import Tissue
 
-_SHARES = ("thickness_change", "lining", "soft_change", "wide_fluid", "strands", "lesions", "fluid", "fillings", "surroundings", "cuts")
+_SHARES = (
+    *("air_cells", "thickness_change", "lining", "soft_change", "wide_fluid", "strands"),
+    *("lesions", "fluid", "fillings", "surroundings", "cuts"),
+)
 NEVER = dict.fromkeys(_SHARES, 0)
 STILL = AnatomyRanges(deformation=0, wrinkles=0, **NEVER)
 SKULL = (Tissue.CORTICAL_BONE, Tissue.DIPLOE)
@@ -64,6 +68,28 @@ def test_a_displacement_by_a_constant_moves_everything_by_as_much(monkeypatch):
     moved = deform(labels, AnatomyRanges(deformation=1, wrinkles=0))
     assert torch.equal(moved[:, :, :17], labels[:, :, 3:])
     assert (moved[:, :, 17:] == 0).all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_air_comes_into_thick_bone_away_from_the_brain_and_leaves_the_vault(dims):
+    labels, skull = blocks(dims), is_any(blocks(dims), SKULL)
+    block = (0, 0, *[slice(23, 33)] * dims)
+    thick = torch.where(labels == Tissue.GREY_MATTER, float(Tissue.MUSCLE), labels)
+    thick = torch.where(thick == Tissue.CSF, float(Tissue.MUSCLE), thick)
+    thick[block] = Tissue.DIPLOE
+    found = 0
+    for seed in range(8):
+        torch.manual_seed(seed)
+        hollow = hollow_skull(thick)
+        air = hollow == Tissue.SINUS_AIR
+        assert not (air & ~is_any(thick, SKULL)).any()
+        assert not (air & skull).any()
+        assert not (grown(air) & (hollow == Tissue.DIPLOE)).any()
+        assert torch.equal(hollow[~grown(air)], thick[~grown(air)])
+        found += int(air[block].any())
+        brain_around = torch.where(thick == Tissue.MUSCLE, float(Tissue.GREY_MATTER), thick)
+        assert not (hollow_skull(brain_around) == Tissue.SINUS_AIR).any()
+    assert found >= 6
 
 
 def test_the_skull_changes_by_one_voxel_at_most_and_has_dense_bone_under_its_surface(labels):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from transmodal.methods.random_fields import eroded, grown, highest_around, resize, smooth, smooth_field, surroundings
+from transmodal.methods.random_fields import eroded, grown, highest_around, resize, share_around, smooth, smooth_field, surroundings
 
 
 @pytest.mark.parametrize("sigmas", [(1.3, 0.6), (2.0, 1.0, 0.4)])
@@ -13,12 +13,15 @@ def test_the_gaussian_is_that_of_scipy(sigmas):
     np.testing.assert_allclose(smooth(torch.from_numpy(image)[None, None], sigmas)[0, 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("reach", [1, 3])
 @pytest.mark.parametrize("shape", [(30, 40), (20, 24, 18)])
-def test_masks_grow_and_shrink_as_those_of_scipy(shape):
-    mask = np.random.default_rng(1).random(shape) > 0.9
-    tensor, box = torch.from_numpy(mask)[None, None], np.ones((3,) * len(shape))
-    np.testing.assert_array_equal(grown(tensor)[0, 0], ndimage.binary_dilation(mask, box))
-    np.testing.assert_array_equal(eroded(~tensor)[0, 0], ndimage.binary_erosion(~mask, box, border_value=1))
+def test_masks_grow_and_shrink_as_those_of_scipy(shape, reach):
+    mask = np.random.default_rng(1).random(shape) > 0.99
+    tensor, box = torch.from_numpy(mask)[None, None], np.ones((2 * reach + 1,) * len(shape))
+    np.testing.assert_array_equal(grown(tensor, reach)[0, 0], ndimage.binary_dilation(mask, box))
+    np.testing.assert_array_equal(eroded(~tensor, reach)[0, 0], ndimage.binary_erosion(~mask, box, border_value=1))
+    share = ndimage.uniform_filter(mask.astype(float), 2 * reach + 1, mode="constant")
+    np.testing.assert_allclose(share_around(tensor, reach)[0, 0], share, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 9, 7), (2, 1, 8, 1, 5)])

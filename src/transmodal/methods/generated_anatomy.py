@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transmodal.core.config import Config
-from transmodal.methods.random_fields import chance, eroded, grown, highest_around, smooth_field, surroundings, uniform
+from transmodal.methods.random_fields import chance, eroded, grown, highest_around, share_around, smooth_field, surroundings, uniform
 from transmodal.simulation.tissues import BRAIN, Tissue
 
 # What is no tissue, numbered after them.
@@ -32,6 +32,9 @@ class AnatomyRanges(Config):
         sides of the skull.
     deformation_grid, wrinkles_grid : int
         Distance between their nodes, in voxels.
+    air_cells : float
+        Share of the heads with air in what is thick of the skull: the sphenoid bone, the mastoids. Label maps that have no sinuses of
+        their own would teach that what is dark there is bone.
     thickness_change, lining, soft_change : float
         Share of the heads whose skull is a voxel thicker or thinner in places, of those whose skull has a lining that is seen, dura or
         pericranium, and of those in which fat and muscle are mixed anew.
@@ -47,6 +50,7 @@ class AnatomyRanges(Config):
     deformation_grid: int = Field(default=40, ge=2)
     wrinkles: float = Field(default=0.7, ge=0)
     wrinkles_grid: int = Field(default=12, ge=2)
+    air_cells: float = Field(default=0.7, ge=0, le=1)
     thickness_change: float = Field(default=0.6, ge=0, le=1)
     lining: float = Field(default=0.45, ge=0, le=1)
     soft_change: float = Field(default=0.5, ge=0, le=1)
@@ -99,6 +103,7 @@ def draw_anatomy(labels: Labels, ranges: AnatomyRanges) -> Anatomy:
     """
     labels = deform(labels, ranges)
     changes: list[tuple[float, Callable[[Labels], Labels]]] = [
+        (ranges.air_cells, hollow_skull),
         (ranges.thickness_change, change_thickness),
         (ranges.lining, line_skull),
         (ranges.soft_change, mix_soft_tissue),
@@ -139,6 +144,20 @@ def deform(labels: Labels, ranges: AnatomyRanges) -> Labels:
     # Of grids that are sampled, the last axis comes first.
     grid = torch.stack([(places[k] + moved[:, k]) * (2 / max(size[k] - 1, 1)) - 1 for k in reversed(range(dims))], dim=-1)
     return F.grid_sample(labels, grid, mode="nearest", padding_mode="zeros", align_corners=True)
+
+
+def hollow_skull(labels: Labels) -> Labels:
+    """Put air into what is thick of the skull and away from the brain, in one piece or in cells; between it and marrow is dense bone."""
+    skull = is_any(labels, _SKULL)
+    # A cube of 7 voxels fits in; less than a fifth of the one of 25 around it is brain and its fluid, or it is the vault.
+    thick = grown(eroded(skull, 3), 2) & skull
+    away = share_around(is_any(labels, (*BRAIN, Tissue.CSF)), 12) < uniform(0.05, 0.2)
+    air = thick & away & (smooth_field(labels, 24) > uniform(-2.0, 0.5))
+    if chance(0.5):
+        air = air & (smooth_field(labels, uniform(5, 10)).abs() > uniform(0.1, 0.4))
+    walls = grown(air) & (labels == Tissue.DIPLOE)
+    labels = torch.where(walls, float(Tissue.CORTICAL_BONE), labels)
+    return torch.where(air, float(Tissue.SINUS_AIR), labels)
 
 
 def change_thickness(labels: Labels) -> Labels:

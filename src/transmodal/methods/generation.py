@@ -30,6 +30,8 @@ _LOW, _HIGH = 0.005, 0.995
 # Spongy bone without marrow is not as dense as the tables.
 _SCLEROTIC = 0.8
 _FILLING_HU = 3000.0
+# Of the signal below which what is dark is levelled, relative to the brightest tissue.
+_HIGHEST_FLOOR = 0.15
 
 
 class Generation(AnatomyRanges):
@@ -43,11 +45,17 @@ class Generation(AnatomyRanges):
         Share of the sequences that begin with an inversion, after which fluid (FLAIR, MP-RAGE) or fat (STIR) may be as dark as bone.
     dark_bone, dark_fluid : float
         Shares of the MRs of random intensities in which dense bone is as dark as in most sequences, and in which fluid is.
+    bone_water : float
+        Largest signal that dense bone gains in a sequence by the water in its pores, which the table leaves out, relative to the
+        brightest tissue. In real scans it is darker than all else, but seldom as dark as air.
     texture, bias, noise, ghost : float
         Largest standard deviation of the signal within a tissue, of the logarithm of the bias field, and of the noise, and largest
         signal of a ghost, all relative to the brightest tissue.
     chemical_shift : int
         Largest displacement of the signal of fat, in marrow too, along one of the axes, in voxels.
+    floors : float
+        Share of the MRs of which all that is dark in the head has one signal, and what is dark outside it none, as in scans whose
+        background has been taken away.
     gamma : float
         Largest logarithm, either way, of the power that the scaled image is taken to.
     blur : float
@@ -66,11 +74,13 @@ class Generation(AnatomyRanges):
     inversions: float = Field(default=0.4, ge=0, le=1)
     dark_bone: float = Field(default=0.9, ge=0, le=1)
     dark_fluid: float = Field(default=0.5, ge=0, le=1)
+    bone_water: float = Field(default=0.1, ge=0)
     texture: float = Field(default=0.08, ge=0)
     bias: float = Field(default=0.3, ge=0)
     noise: float = Field(default=0.06, ge=0)
     ghost: float = Field(default=0.06, ge=0)
     chemical_shift: int = Field(default=1, ge=0)
+    floors: float = Field(default=0.3, ge=0, le=1)
     gamma: float = Field(default=0.4, ge=0)
     blur: float = Field(default=0.8, ge=0)
     thickness: float = Field(default=6.0, ge=1)
@@ -158,13 +168,21 @@ def make_mr(anatomy: Anatomy, settings: Generation) -> Float[Tensor, "1 1 *s"]:
         image = image + uniform(0, settings.ghost) * image.roll(int(image.shape[axis] * uniform(0.2, 0.8)), axis)
     noise = brightest * uniform(0, settings.noise)
     image = torch.hypot(image + noise * torch.randn_like(image), noise * torch.randn_like(image))
-    return _scaled(resize(image, size), anatomy.mask, brightest) ** float(np.exp(uniform(-settings.gamma, settings.gamma)))
+    image = resize(image, size)
+    if chance(settings.floors):
+        image = level_dark(image, anatomy.mask, uniform(0, _HIGHEST_FLOOR) * brightest)
+    return _scaled(image, anatomy.mask, brightest) ** float(np.exp(uniform(-settings.gamma, settings.gamma)))
 
 
 def shift_fat(image: Float[Tensor, "1 1 *s"], anatomy: Anatomy, steps: int, axis: int) -> Float[Tensor, "1 1 *s"]:
     """Move the signal of fat, that in marrow too, by some voxels along an axis, for its protons precess slower than those of water."""
     fat = image * ((anatomy.labels == Tissue.FAT) + (anatomy.labels == Tissue.DIPLOE) * anatomy.marrow)
     return image - fat + fat.roll(steps, axis)
+
+
+def level_dark(image: Float[Tensor, "1 1 *s"], mask: Bool[Tensor, "1 1 *s"], floor: float) -> Float[Tensor, "1 1 *s"]:
+    """Raise what is darker than a floor to it inside the head, and blank it outside."""
+    return torch.where(image > floor, image, floor * mask)
 
 
 def _draw_voxels(dims: int, settings: Generation) -> list[float]:
@@ -184,6 +202,7 @@ def _draw_means(settings: Generation) -> Float[Tensor, " t"]:
     if chance(settings.sequences):
         signal = _draw_signal(settings)
         means[: len(Tissue)] = signal / signal.max() * (1 + 0.1 * torch.randn(len(Tissue))).clamp(min=0)
+        means[list(_DARK)] += uniform(0, settings.bone_water) * means[list(_COMMON)].max()
         # Collagen relaxes within a millisecond or so; half of a voxel of it is something else.
         means[FIBROUS] = uniform(0, 0.5) * means[Tissue.MUSCLE]
         return means

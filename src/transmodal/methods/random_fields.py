@@ -76,18 +76,27 @@ def highest_around(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
     return image
 
 
-def grown(mask: Bool[Tensor, "b 1 *s"]) -> Bool[Tensor, "b 1 *s"]:
-    """The mask and every voxel that touches it."""
+def grown(mask: Bool[Tensor, "b 1 *s"], reach: int = 1) -> Bool[Tensor, "b 1 *s"]:
+    """The mask and every voxel within so many along each axis; with 1, all that touches it."""
+    return _count_around(mask, reach) > 0.5
+
+
+def share_around(mask: Bool[Tensor, "b 1 *s"], reach: int) -> Float[Tensor, "b 1 *s"]:
+    """The share of the mask in the square or cube that reaches so many voxels from each, where there is nothing beyond the border."""
+    return _count_around(mask, reach) / (2 * reach + 1) ** (mask.ndim - 2)
+
+
+def _count_around(mask: Bool[Tensor, "b 1 *s"], reach: int) -> Float[Tensor, "b 1 *s"]:
     count = mask.float()
     for axis, length in enumerate(mask.shape[2:], start=2):
         steps = torch.arange(length, device=mask.device)
-        count = _along(count, axis, ((steps[:, None] - steps).abs() <= 1).float())
-    return count > 0
+        count = _along(count, axis, ((steps[:, None] - steps).abs() <= reach).float())
+    return count
 
 
-def eroded(mask: Bool[Tensor, "b 1 *s"]) -> Bool[Tensor, "b 1 *s"]:
-    """The voxels of the mask that touch none outside it; the border of the image is no outside."""
-    return ~grown(~mask)
+def eroded(mask: Bool[Tensor, "b 1 *s"], reach: int = 1) -> Bool[Tensor, "b 1 *s"]:
+    """The voxels of the mask that have none outside it within reach; the border of the image is no outside."""
+    return ~grown(~mask, reach)
 
 
 def surroundings(mask: Bool[Tensor, "b 1 *s"], reach: float) -> Bool[Tensor, "b 1 *s"]:
