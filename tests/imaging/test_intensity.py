@@ -65,6 +65,24 @@ def test_percentiles_shrug_off_spikes():
         PercentileIntensity().fit(measure(*volumes([0] * 999 + [1], np.ones(1000))))
 
 
+def test_nothing_is_darker_than_the_floor_of_a_scan_that_was_cut_off_from_below():
+    """Neither what was blanked around the head, nor the voxels at its edge that hold some of that."""
+    head = np.linspace(0, 100, 10001)
+    cut_off = np.concatenate([np.linspace(0, 12, 80), np.maximum(head, 12)])
+    fitted = PercentileIntensity().fit(measure(*volumes(cut_off, np.ones(cut_off.size))))
+    np.testing.assert_allclose(fitted.forward(np.array([0.0, 5.0, 12.0])), -1, atol=1e-6)
+    assert fitted.forward(np.array([13.0]))[0] > -0.98
+    as_it_is = measure(*volumes(head, np.ones(head.size)))
+    assert as_it_is.floor == 0
+    assert PercentileIntensity().fit(as_it_is).lower == pytest.approx(0.5)
+
+
+def test_a_floor_that_is_the_whole_range_is_none():
+    values = [0.0] * 10 + [5.0] * 985 + [9.0] * 5
+    fitted = PercentileIntensity(lower=0, upper=99).fit(measure(*volumes(values, np.ones(1000))))
+    assert (fitted.lower, fitted.upper) == (0, 5)
+
+
 @pytest.mark.parametrize(("setting", "step"), [({"lower": 0, "upper": 255}, 1), ({"lower": -500, "upper": 1500}, 2000 / 255)])
 def test_eight_bits_have_256_levels(setting, step):
     fitted = WindowIntensity(onto=(0, 1), levels=256, **setting).fit(measure(*volumes([1, 2], [1, 1])))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from transmodal.methods.generated_anatomy import Anatomy, draw_anatomy
-from transmodal.methods.generation import Generation, draw_pairs, level_dark, make_ct, make_mr, shift_fat
+from transmodal.methods.generation import Generation, draw_pairs, make_ct, make_mr, shift_fat
 from transmodal.methods.random_fields import eroded
 from transmodal.simulation.tissues import Tissue, tissue_table
 
@@ -26,7 +26,6 @@ CLEAN = Generation(
     **STILL,
     sequences=0,
     bone_water=0,
-    floors=0,
     texture=0,
     bias=0,
     noise=0,
@@ -123,12 +122,6 @@ def test_bone_is_darker_than_all_else_in_a_sequence_but_seldom_as_dark_as_air():
         brightness[water] = torch.stack([make_mr(anatomy, settings)[deep].mean() for _ in range(40)])
     assert brightness[0.0].median() < 0.01
     assert 0.02 < brightness[0.1].median() < 0.15
-
-
-def test_what_is_dark_is_levelled_inside_the_head_and_blank_outside():
-    image = torch.tensor([[0.02, 0.3, 0.04, 0.5, 0.01, 0.2]])[None]
-    mask = torch.tensor([[False, False, True, True, True, True]])[None]
-    torch.testing.assert_close(level_dark(image, mask, 0.1)[0, 0], torch.tensor([0.0, 0.3, 0.1, 0.5, 0.1, 0.2]))
 
 
 def test_metal_is_dark_whatever_the_contrast():

@@ -5,6 +5,7 @@ A *setting* (`WindowIntensity`, `ZScoreIntensity`, `PercentileIntensity`, `Slice
 """
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from transmodal.core.config import Config
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
 
+# Up to this one the percentiles of a head are those of air, bone and fluid.
+_DARK = 10.0
 PERCENTILES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 
 
@@ -36,6 +39,12 @@ class IntensityStatistics(Config):
     def percentile(self, q: float) -> float:
         """The value at percentile `q` (0 to 100), interpolated between those that are stored."""
         return float(np.interp(q, PERCENTILES, self.percentiles))
+
+    @property
+    def floor(self) -> float:
+        """The value that much of what is dark has in common, as in scans that were cut off from below; without one, the least."""
+        dark = [value for q, value in zip(PERCENTILES, self.percentiles, strict=True) if q <= _DARK]
+        return max((low for low, high in pairwise(dark) if low == high), default=dark[0])
 
 
 def measure(volume: Volume, mask: Volume) -> IntensityStatistics:
@@ -174,7 +183,11 @@ class ZScoreIntensity(Config):
 
 
 class PercentileIntensity(LimitedIntensity):
-    """Two percentiles inside the mask, clipped: robust to bright vessels and spikes."""
+    """Two percentiles inside the mask, clipped: robust to bright vessels and spikes.
+
+    Where a scan was cut off from below, at a value that some hundredths of the head share, nothing is darker than that: a background that
+    was blanked below it would tell the air in the head from the air around it.
+    """
 
     kind: Literal["percentile"] = "percentile"
     lower: float = Field(default=0.5, ge=0, le=100)
@@ -191,7 +204,7 @@ class PercentileIntensity(LimitedIntensity):
         low, high = statistics.percentile(self.lower), statistics.percentile(self.upper)
         if low >= high:
             raise DataError(f"percentiles {self.lower:g} and {self.upper:g} inside the mask are both {low:g}; the image has no contrast")
-        return self._between(low, high)
+        return self._between(statistics.floor if low < statistics.floor < high else low, high)
 
 
 class SliceIntensity(LimitedIntensity):

@@ -30,8 +30,6 @@ _LOW, _HIGH = 0.005, 0.995
 # Spongy bone without marrow is not as dense as the tables.
 _SCLEROTIC = 0.8
 _FILLING_HU = 3000.0
-# Of the signal below which what is dark is levelled, relative to the brightest tissue.
-_HIGHEST_FLOOR = 0.15
 
 
 class Generation(AnatomyRanges):
@@ -53,9 +51,6 @@ class Generation(AnatomyRanges):
         signal of a ghost, all relative to the brightest tissue.
     chemical_shift : int
         Largest displacement of the signal of fat, in marrow too, along one of the axes, in voxels.
-    floors : float
-        Share of the MRs of which all that is dark in the head has one signal, and what is dark outside it none, as in scans whose
-        background has been taken away.
     gamma : float
         Largest logarithm, either way, of the power that the scaled image is taken to.
     blur : float
@@ -80,7 +75,6 @@ class Generation(AnatomyRanges):
     noise: float = Field(default=0.06, ge=0)
     ghost: float = Field(default=0.06, ge=0)
     chemical_shift: int = Field(default=1, ge=0)
-    floors: float = Field(default=0.3, ge=0, le=1)
     gamma: float = Field(default=0.4, ge=0)
     blur: float = Field(default=0.8, ge=0)
     thickness: float = Field(default=6.0, ge=1)
@@ -168,21 +162,13 @@ def make_mr(anatomy: Anatomy, settings: Generation) -> Float[Tensor, "1 1 *s"]:
         image = image + uniform(0, settings.ghost) * image.roll(int(image.shape[axis] * uniform(0.2, 0.8)), axis)
     noise = brightest * uniform(0, settings.noise)
     image = torch.hypot(image + noise * torch.randn_like(image), noise * torch.randn_like(image))
-    image = resize(image, size)
-    if chance(settings.floors):
-        image = level_dark(image, anatomy.mask, uniform(0, _HIGHEST_FLOOR) * brightest)
-    return _scaled(image, anatomy.mask, brightest) ** float(np.exp(uniform(-settings.gamma, settings.gamma)))
+    return _scaled(resize(image, size), anatomy.mask, brightest) ** float(np.exp(uniform(-settings.gamma, settings.gamma)))
 
 
 def shift_fat(image: Float[Tensor, "1 1 *s"], anatomy: Anatomy, steps: int, axis: int) -> Float[Tensor, "1 1 *s"]:
     """Move the signal of fat, that in marrow too, by some voxels along an axis, for its protons precess slower than those of water."""
     fat = image * ((anatomy.labels == Tissue.FAT) + (anatomy.labels == Tissue.DIPLOE) * anatomy.marrow)
     return image - fat + fat.roll(steps, axis)
-
-
-def level_dark(image: Float[Tensor, "1 1 *s"], mask: Bool[Tensor, "1 1 *s"], floor: float) -> Float[Tensor, "1 1 *s"]:
-    """Raise what is darker than a floor to it inside the head, and blank it outside."""
-    return torch.where(image > floor, image, floor * mask)
 
 
 def _draw_voxels(dims: int, settings: Generation) -> list[float]:
