@@ -43,9 +43,6 @@ class Generation(AnatomyRanges):
         Share of the sequences that begin with an inversion, after which fluid (FLAIR, MP-RAGE) or fat (STIR) may be as dark as bone.
     dark_bone, dark_fluid : float
         Shares of the MRs of random intensities in which dense bone is as dark as in most sequences, and in which fluid is.
-    bone_water : float
-        Largest signal that dense bone gains in a sequence by the water in its pores, which the table leaves out, relative to the
-        brightest tissue. In real scans it is darker than all else, but seldom as dark as air.
     texture, bias, noise, ghost : float
         Largest standard deviation of the signal within a tissue, of the logarithm of the bias field, and of the noise, and largest
         signal of a ghost, all relative to the brightest tissue.
@@ -69,7 +66,6 @@ class Generation(AnatomyRanges):
     inversions: float = Field(default=0.4, ge=0, le=1)
     dark_bone: float = Field(default=0.9, ge=0, le=1)
     dark_fluid: float = Field(default=0.5, ge=0, le=1)
-    bone_water: float = Field(default=0.1, ge=0)
     texture: float = Field(default=0.08, ge=0)
     bias: float = Field(default=0.3, ge=0)
     noise: float = Field(default=0.06, ge=0)
@@ -188,7 +184,6 @@ def _draw_means(settings: Generation) -> Float[Tensor, " t"]:
     if chance(settings.sequences):
         signal = _draw_signal(settings)
         means[: len(Tissue)] = signal / signal.max() * (1 + 0.1 * torch.randn(len(Tissue))).clamp(min=0)
-        means[list(_DARK)] += uniform(0, settings.bone_water) * means[list(_COMMON)].max()
         # Collagen relaxes within a millisecond or so; half of a voxel of it is something else.
         means[FIBROUS] = uniform(0, 0.5) * means[Tissue.MUSCLE]
         return means
