@@ -149,7 +149,7 @@ def deform(labels: Labels, ranges: AnatomyRanges) -> Labels:
 def hollow_skull(labels: Labels) -> Labels:
     """Put air into what is thick of the skull and away from the brain, in one piece or in cells; between it and marrow is dense bone."""
     skull = is_any(labels, _SKULL)
-    # A cube of 7 voxels fits in; less than a fifth of the one of 25 around it is brain and its fluid, or it is the vault.
+    # A cube of 7 voxels fits in, and little of the one of 25 around it is brain or fluid: where the vault is as thick, more is.
     thick = grown(eroded(skull, 3), 2) & skull
     away = share_around(is_any(labels, (*BRAIN, Tissue.CSF)), 12) < uniform(0.05, 0.2)
     air = thick & away & (smooth_field(labels, 24) > uniform(-2.0, 0.5))
