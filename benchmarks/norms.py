@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transmodal.engine.hardware import keep_memory
+from transmodal.networks.layers import CHANNELS_LAST
 
 SHAPES = {"volumes": (1, 16, 96, 96, 96), "small volumes": (1, 64, 24, 24, 24), "slices": (1, 64, 256, 256)}
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -42,7 +42,7 @@ def contenders(shape: tuple[int, ...], kind: torch.dtype) -> dict[tuple[str, str
     """What is timed, by kernel and layout."""
     weight, bias = (torch.rand(shape[1], requires_grad=True) for _ in range(2))
     found = {}
-    for name, layout in (("contiguous", torch.contiguous_format), ("channels-last", LAYOUTS[len(shape)])):
+    for name, layout in (("contiguous", torch.contiguous_format), ("channels-last", CHANNELS_LAST[len(shape) - 2])):
         image, gradient = (torch.randn(shape).to(kind).contiguous(memory_format=layout) for _ in range(2))
         for kernel in (group_norm, batch_norm):
             found[kernel.__name__, name] = partial(seconds, kernel, image.requires_grad_(), weight, bias, gradient)

@@ -10,9 +10,11 @@ from transmodal.networks.layers import Conv3d, InstanceNorm
     ("network", "layout"),
     [
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)), torch.channels_last),
+        (nn.Sequential(nn.Conv2d(2, 4, 3), InstanceNorm(4)), torch.channels_last),
+        (nn.Sequential(Conv3d(2, 4, 3), nn.BatchNorm3d(4)), torch.channels_last_3d),
         (nn.Sequential(Conv3d(2, 4, 3), InstanceNorm(4)), torch.channels_last_3d),
     ],
-    ids=["slices", "volumes"],
+    ids=["slices", "slices, each normalised", "volumes", "volumes, each normalised"],
 )
 def test_weights_lie_as_the_kernels_want_them(network, layout):
     before = network[0].weight.clone()

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from transmodal.core.errors import ConfigError
+from transmodal.networks.layers import CHANNELS_LAST
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-_CHANNELS_LAST = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
+_CONVOLUTIONS = {nn.Conv2d: CHANNELS_LAST[2], nn.Conv3d: CHANNELS_LAST[3]}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -47,7 +48,7 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
 def optimize_layout(network: nn.Module) -> nn.Module:
     """Store the weights of convolutions channels-last, which the fast kernels of CPUs and GPUs want; values do not change."""
     kinds = {type(module) for module in network.modules()}
-    for kind, layout in _CHANNELS_LAST.items():
+    for kind, layout in _CONVOLUTIONS.items():
         if any(issubclass(found, kind) for found in kinds):
             return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     return network

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["none", "batch", "instance"]
+# By the number of dimensions.
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class Conv3d(nn.Conv3d):
@@ -45,7 +47,6 @@ class InstanceNorm(nn.GroupNorm):
         return images[0] if len(images) == 1 else torch.cat(images)
 
 
-CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 CONV = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
