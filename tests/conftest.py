@@ -6,16 +6,20 @@ import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from threadpoolctl import threadpool_limits
 
 # On a busy machine slow is not wrong. (Under CI hypothesis has a profile of its own, which repeats the same examples.)
 if "CI" not in os.environ:
     settings.register_profile("unhurried", deadline=None)
     settings.load_profile("unhurried")
 
-# Workers of pytest-xdist share the cores.
+# Workers of pytest-xdist share the cores: threads that are more than those wait for one another at full speed. The limit is for the
+# numpy that a plugin has imported already, the variables are for what is loaded later.
 _THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 torch.set_num_threads(_THREADS)
-os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", str(_THREADS))
+threadpool_limits(_THREADS)
+for _variable in ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, str(_THREADS))
 
 # Every annotated call in the tests is checked, array shapes included.
 install_import_hook("transmodal", "typechecker.check")

@@ -64,6 +64,9 @@ SCALED = {
     "vgg-unet-tl": ["method.network.channels=[2,2,4,4,8]", "method.network.encoder_weights=FOLDER/vgg16.pth", *SMALL_SLICES],
 }
 
+# Rows that take minutes, for the registrations in them, and share their method with another row.
+SLOW = ("atlas-free-form", "unet2d-atlas-channel")
+
 
 def test_every_recipe_is_in_the_table():
     assert sorted(SCALED) == recipe_names()
@@ -79,7 +82,7 @@ def ingredients(dataset, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=SCALED)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SCALED])
 def trained(request, dataset, ingredients, tmp_path_factory):
     recipe = load_recipe(request.param, [text.replace("FOLDER", str(ingredients)) for text in SCALED[request.param]])
     folder = tmp_path_factory.mktemp("run")

@@ -7,7 +7,7 @@ from simulated_heads import cut, simulated_head
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import isotropic_grid, resample
-from transmodal.imaging.guard import FEATURES, Typical, guard, read_typical, require_head
+from transmodal.imaging.guard import FEATURES, GuardReport, Typical, guard, read_typical, require_head
 from transmodal.imaging.pose import fit_head, read_template
 from transmodal.imaging.scan import read_scan
 from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, simulate_mr
@@ -16,7 +16,13 @@ from transmodal.simulation.labels import brain_mask
 UPSIDE_DOWN = np.diag([-1.0, 1.0, -1.0])
 BACK_TO_FRONT = np.diag([-1.0, -1.0, 1.0])
 FRONT_AND_TOP_SWAPPED = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-SCANS = ["heads/t1_head.nii.gz", "heads/t1_head_defaced.mgz", "heads/t2_head.nii.gz", "tiny/HeadMRVolume.mhd", "anatomy/colin27_t1.nii.gz"]
+SCANS = [
+    "heads/t1_head_defaced.mgz",
+    "heads/t2_head.nii.gz",
+    pytest.param("heads/t1_head.nii.gz", marks=pytest.mark.slow),
+    pytest.param("tiny/HeadMRVolume.mhd", marks=pytest.mark.slow),
+    pytest.param("anatomy/colin27_t1.nii.gz", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,10 @@ def outcome(scan: Volume, name: str) -> str:
     return next(check.outcome for check in guard(scan).checks if check.name == name)
 
 
+def value(report: GuardReport, name: str) -> float:
+    return next(check.value for check in report.checks if check.name == name)
+
+
 def limb(bones: int) -> Volume:
     """A cylinder of fat and muscle, with a bone or two that hold marrow and are thicker at the joint."""
     n, rng = (64, 64, 80), np.random.default_rng(bones)
@@ -58,7 +68,7 @@ def test_whole_heads_pass_in_every_contrast(tissues, contrast):
     assert guard(scan).reasons("refuse") == []
 
 
-@pytest.mark.parametrize("age", [1, 7, 80])
+@pytest.mark.parametrize("age", [1, pytest.param(7, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.slow)])
 def test_heads_of_all_ages_pass(age):
     scan = simulate_mr(simulated_head(age, 5), MR_PRESETS["t1w"], np.random.default_rng(age))
     assert guard(scan).reasons("refuse") == []
@@ -83,7 +93,6 @@ def test_a_head_in_any_order_of_axes_and_turned_a_little_passes(scan):
 
 def test_a_stripped_skull_is_refused(scan, tissues):
     stripped = scan.with_array(np.where(brain_mask(tissues).array, scan.array, 0))
-    assert outcome(stripped, "scalp") == "refuse"
     with pytest.raises(DataError, match=r"mr\.nii: 0% of what should be scalp, face and neck has signal: the skull has been stripped off"):
         require_head(stripped, "mr.nii")
 
@@ -96,8 +105,9 @@ def test_a_ct_that_is_given_as_an_mr_is_refused(tissues, window):
 
 def test_a_ct_that_is_given_as_one_is_looked_at_too(tissues, scan):
     ct = simulate_ct(tissues, CTConfig(), np.random.default_rng(0))
-    assert guard(ct).outcome == "proceed"
-    assert "bone" not in {check.name for check in guard(ct).checks}
+    report = guard(ct)
+    assert report.outcome == "proceed"
+    assert "bone" not in {check.name for check in report.checks}
     assert guard(turned(ct, UPSIDE_DOWN)).outcome == "refuse"
 
 
@@ -129,9 +139,9 @@ def test_a_wrong_orientation_is_refused_and_told(scan, turn, words):
 
 def test_left_and_right_cannot_be_told_apart(scan):
     mirrored = turned(scan, np.diag([-1.0, 1.0, 1.0]))
-    as_it_is, as_it_is_not = (fit_head(volume) for volume in (scan, mirrored))
-    assert as_it_is_not.stated.explained == pytest.approx(as_it_is.stated.explained, abs=0.01)
-    assert guard(mirrored).outcome == "proceed"
+    as_it_is, as_it_is_not = (guard(volume) for volume in (scan, mirrored))
+    assert value(as_it_is_not, "head") == pytest.approx(value(as_it_is, "head"), abs=0.01)
+    assert as_it_is_not.outcome == "proceed"
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -152,8 +162,8 @@ def test_thick_slices_are_warned_of_and_thicker_ones_refused(spacing, name, expe
     scan = Volume(
         np.random.default_rng(0).random((64, 64, 20)).astype(np.float32), np.diag([*(3.0 * s if s == 1 else s for s in spacing), 1.0]), "mr"
     )
-    assert outcome(scan, name) == expected
-    assert outcome(scan, "pixel size") == "proceed"
+    found = {check.name: check.outcome for check in guard(scan).checks}
+    assert (found[name], found["pixel size"]) == (expected, "proceed")
 
 
 def test_force_goes_on_and_the_record_says_what_was_found(scan):

@@ -54,7 +54,13 @@ def thick(volume):
 
 @pytest.mark.parametrize(
     ("fixed_is", "change_mr", "change_ct"),
-    [("mr", None, None), ("ct", None, None), ("mr", thick, None), ("ct", thick, None), ("mr", None, without_crown)],
+    [
+        ("mr", None, None),
+        ("ct", thick, None),
+        pytest.param("ct", None, None, marks=pytest.mark.slow),
+        pytest.param("mr", thick, None, marks=pytest.mark.slow),
+        pytest.param("mr", None, without_crown, marks=pytest.mark.slow),
+    ],
 )
 def test_a_known_rigid_misalignment_is_recovered(head, fixed_is, change_mr, change_ct):
     _, mr, ct, mask = head
@@ -72,6 +78,7 @@ def test_a_known_affine_is_recovered(head):
     assert mean_distance_mm(found, truth(true), mask) < 0.7
 
 
+@pytest.mark.slow
 def test_another_head_comes_near_a_template(head):
     labels, template, _, mask = head
     config = HeadConfig(scale=(0.85, 0.97, 0.88), rotation_deg=(8, 0, -5), shift_mm=(5, -8, 4))
@@ -85,7 +92,7 @@ def test_another_head_comes_near_a_template(head):
     assert dice(mask, warp(head_mask(other), found, mask.grid)) > max(0.96, dice(mask, head_mask(other)) + 0.02)
 
 
-@pytest.mark.parametrize(("kind", "spread", "most_mm"), [("rigid", 0.0, 0.3), ("affine", 0.05, 0.5)])
+@pytest.mark.parametrize(("kind", "spread", "most_mm"), [("rigid", 0.0, 0.3), pytest.param("affine", 0.05, 0.5, marks=pytest.mark.slow)])
 def test_a_stripped_brain_is_registered_to_a_ct_without_its_skull(head, kind, spread, most_mm):
     labels, mr, ct, _ = head
     brain = labels.with_array(np.isin(labels.array, (*BRAIN, Tissue.CSF)), "mask")

@@ -168,6 +168,7 @@ def test_an_atlas_that_does_not_fit_is_left_out(dataset, heads, tmp_path, capsys
     np.testing.assert_array_equal(method.with_brain(brain).synthesize(mr).array, made.array)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_does(dataset, heads, tmp_path):
     build_atlases(load_recipe("atlas-affine"), dataset, tmp_path / "set")
     mr, brain = (
@@ -181,6 +182,7 @@ def test_two_processes_give_what_one_does(dataset, heads, tmp_path):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.slow
 def test_masks_that_are_missing_are_made_from_those_that_are_there(tmp_path):
     for k in range(2):
         subject = phantom(k)

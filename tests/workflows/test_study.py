@@ -361,6 +361,7 @@ def test_those_without_a_pair_are_trained_on_only_where_that_can_be(dataset, tmp
     ]
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_tables(done, dataset, tmp_path):
     folder, results = done
     assert run_study(str(folder / "baselines.toml"), dataset, tmp_path / "out", workers=Workers(2)).tables == results.tables

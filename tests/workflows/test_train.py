@@ -51,6 +51,7 @@ def assert_same_weights(one, two):
             assert torch.equal(tensor, second[name]), (file, name)
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_random_moments_ends_with_the_same_weights(dataset, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     subprocess.run(command(dataset, whole), check=True)
@@ -84,6 +85,7 @@ def test_a_signal_ends_with_the_documented_code_and_a_resumable_run(dataset, tmp
     assert not (tmp_path / "run" / LOCK_NAME).exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_network_on_halves_of_each_batch(dataset, tmp_path):
     """Without batch norm the mean gradient of two halves is that of the whole batch, to rounding."""
     same = ["--set", "method.network.norm=none", "--set", "train.steps=4", "--set", "train.precision=fp32"]
