@@ -1,8 +1,9 @@
-"""What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER].
+"""What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER] [--mr NAME=VALUE].
 
 For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, the air deep in the head, and a picture. With
 ``--bone`` the first scan's synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall
 above thresholds in HU, the shares of the points of either bone surface that lie within 2 mm of the other, and where the two differ.
+``--mr`` changes how the intensities of scans are mapped, such as ``power=0.5``.
 """
 
 import argparse
@@ -39,9 +40,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("scans", type=Path, nargs="+")
     parser.add_argument("--bone", metavar="LABELS=NUMBER")
+    parser.add_argument("--mr", metavar="NAME=VALUE", nargs="+", default=[])
     arguments = parser.parse_args()
     keep_memory()
     method = load_method(arguments.run, torch.device("cpu"))
+    intensity = dict(method.setting.intensity)
+    changes = dict(text.split("=") for text in arguments.mr)
+    intensity["mr"] = type(intensity["mr"]).model_validate({**intensity["mr"].model_dump(), **changes})
+    method.setting = method.setting.model_copy(update={"intensity": intensity})
     for number, path in enumerate(arguments.scans):
         scan = read_scan(path, "mr")
         began = time.perf_counter()

@@ -77,6 +77,24 @@ def test_nothing_is_darker_than_the_floor_of_a_scan_that_was_cut_off_from_below(
     assert PercentileIntensity().fit(as_it_is).lower == pytest.approx(0.5)
 
 
+def test_up_to_the_black_point_all_is_equally_dark():
+    values = np.linspace(0, 200, 10001)
+    fitted = PercentileIntensity(lower=0, upper=100, black_point=0.2).fit(measure(*volumes(values, np.ones(values.size))))
+    np.testing.assert_allclose(fitted.forward(np.array([0.0, 39, 40, 120, 200])), [-1, -1, -1, 0, 1], atol=1e-6)
+
+
+def test_a_power_spreads_out_what_is_dark_and_leaves_the_ends():
+    values = np.linspace(0, 100, 10001)
+    fitted = PercentileIntensity(lower=0, upper=100, power=0.5).fit(measure(*volumes(values, np.ones(values.size))))
+    np.testing.assert_allclose(fitted.forward(np.array([-5.0, 0, 25, 64, 100, 200])), [-1, -1, 0, 0.6, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(fitted.inverse(fitted.forward(values)), values, atol=1e-3)
+    made = np.array([-0.5, 0.0, 0.9], np.float32)
+    expected = (fitted.inverse(made + 0.005) - fitted.inverse(made - 0.005)) / 0.01
+    np.testing.assert_allclose(fitted.inverse_sd(np.ones(3, np.float32), made), expected, rtol=1e-3)
+    with pytest.raises(ValueError, match="two limits"):
+        IntensityMap(shift=0, scale=1, power=0.5)
+
+
 def test_a_floor_that_is_the_whole_range_is_none():
     values = [0.0] * 10 + [5.0] * 985 + [9.0] * 5
     fitted = PercentileIntensity(lower=0, upper=99).fit(measure(*volumes(values, np.ones(1000))))

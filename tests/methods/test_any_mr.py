@@ -50,6 +50,15 @@ def test_the_target_is_the_tissue_of_each_voxel(batch):
     assert len(batch.target.unique()) > 2
 
 
+def test_what_is_drawn_is_darker_than_a_scan(dataset, batch):
+    drawn = []
+    for power, darkness in ((1.0, 1.0), (0.25, 2.0)):
+        given = recipe("method.gain=0", "method.shift=0", f"intensity.mr.power={power}", f"method.darkness={darkness}")
+        torch.manual_seed(3)
+        drawn.append(AnyMR(given.method, setting(dataset, given)).draw(batch).source)
+    assert torch.allclose((drawn[0] + 1) / 2, ((drawn[1] + 1) / 2) ** 2, atol=1e-6)
+
+
 def test_every_step_draws_other_pairs_of_the_same_seed(method, batch):
     torch.manual_seed(3)
     first, second = method.draw(batch), method.draw(batch)

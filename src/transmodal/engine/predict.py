@@ -167,7 +167,7 @@ def synthesize_with_uncertainty(network: nn.Module, scan: Volume, setting: Setti
     prepared = prepare_source(scan, setting)
     found, target = predict_prepared(network, prepared, setting), setting.target_map
     result = place_result(target.inverse(found.mean), prepared, scan, setting.target)
-    return result, place_soft(np.float32(target.scale) * found.sd, prepared, scan, "uncertainty")
+    return result, place_soft(target.inverse_sd(found.sd, found.mean), prepared, scan, "uncertainty")
 
 
 def cycle(forward: nn.Module, backward: nn.Module, scan: Volume, setting: Setting) -> Volume:

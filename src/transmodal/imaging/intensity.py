@@ -1,7 +1,7 @@
 """From a scanner's units to a network's and back.
 
 A *setting* (`WindowIntensity`, `ZScoreIntensity`, `PercentileIntensity`, `SliceIntensity`) says how; fitted to the
-`IntensityStatistics` of one scan it becomes an `IntensityMap`, which is the clipped straight line that is applied and inverted.
+`IntensityStatistics` of one scan it becomes an `IntensityMap`, which is the clipped line that is applied and inverted.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +16,8 @@ from transmodal.core.config import Config
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
 
+# Nearer to the lower limit the slope of a power of more than 1 is taken to rise no further.
+_LEAST_WAY = 1e-3
 # Up to this one the percentiles of a head are those of air, bone and fluid.
 _DARK = 10.0
 PERCENTILES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
@@ -77,6 +79,8 @@ class IntensityMap(Config):
         Grey levels that [lower, upper] is rounded to.
     by_slice : bool
         Whether the whole range of each slice is stretched to [lower, upper] before.
+    power : float
+        Of where x lies between `lower` and `upper`, as a share of the way: what is less than 1 spreads out what is dark.
     """
 
     shift: float
@@ -85,11 +89,12 @@ class IntensityMap(Config):
     upper: float | None = None
     levels: int | None = Field(default=None, ge=2)
     by_slice: bool = False
+    power: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _has_limits(self) -> "IntensityMap":
         limited = self.lower is not None and self.upper is not None
-        bare = self.lower is self.upper is self.levels is None and not self.by_slice
+        bare = self.lower is self.upper is self.levels is None and not self.by_slice and self.power == 1
         assert limited or bare, "there must be two limits, or nothing that needs them"
         return self
 
@@ -100,14 +105,23 @@ class IntensityMap(Config):
             if self.by_slice:
                 values = _stretch(values, self.lower, self.upper)
             values = _round(np.clip(values, self.lower, self.upper), self.lower, self.upper, self.levels)
+            values = _bend(values, self.lower, self.upper, self.power)
         return (values - np.float32(self.shift)) / np.float32(self.scale)
 
     def inverse(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Network units to scanner units, as float32; what lies outside [lower, upper] is clipped to it."""
         values = np.asarray(values, dtype=np.float32) * np.float32(self.scale) + np.float32(self.shift)
         if self.lower is not None and self.upper is not None:
-            values = np.clip(values, self.lower, self.upper)
+            values = _bend(np.clip(values, self.lower, self.upper), self.lower, self.upper, 1 / self.power)
         return values
+
+    def inverse_sd(self, sd: Float[np.ndarray, "..."], values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Standard deviations of network units around `values` as those of scanner units, to first order."""
+        sd = np.asarray(sd, dtype=np.float32) * np.float32(self.scale)
+        if self.power == 1 or self.lower is None or self.upper is None:
+            return sd
+        way = (self.scale * np.asarray(values, dtype=np.float32) + self.shift - self.lower) / (self.upper - self.lower)
+        return sd * np.clip(way, _LEAST_WAY, 1) ** np.float32(1 / self.power - 1) / np.float32(self.power)
 
 
 def _stretch(values: Float[np.ndarray, "*n h w"], lower: float, upper: float) -> Float[np.ndarray, "*n h w"]:
@@ -121,6 +135,13 @@ def _round(values: Float[np.ndarray, "..."], lower: float, upper: float, levels:
         return values
     step = np.float32((upper - lower) / (levels - 1))
     return np.float32(lower) + np.round((values - np.float32(lower)) / step) * step
+
+
+def _bend(values: Float[np.ndarray, "..."], lower: float, upper: float, power: float) -> Float[np.ndarray, "..."]:
+    if power == 1:
+        return values
+    width = np.float32(upper - lower)
+    return np.float32(lower) + width * np.clip((values - np.float32(lower)) / width, 0, 1) ** np.float32(power)
 
 
 class LimitedIntensity(Config, ABC):
@@ -147,11 +168,10 @@ class LimitedIntensity(Config, ABC):
     def fit(self, statistics: IntensityStatistics) -> IntensityMap:
         """The map of the scan that has these statistics."""
 
-    def _between(self, lower: float, upper: float, by_slice: bool = False) -> IntensityMap:
+    def _between(self, lower: float, upper: float, *, by_slice: bool = False, power: float = 1.0) -> IntensityMap:
         scale = (upper - lower) / (self.onto[1] - self.onto[0])
-        return IntensityMap(
-            shift=lower - self.onto[0] * scale, scale=scale, lower=lower, upper=upper, levels=self.levels, by_slice=by_slice
-        )
+        shift = lower - self.onto[0] * scale
+        return IntensityMap(shift=shift, scale=scale, lower=lower, upper=upper, levels=self.levels, by_slice=by_slice, power=power)
 
 
 class WindowIntensity(LimitedIntensity):
@@ -187,11 +207,23 @@ class PercentileIntensity(LimitedIntensity):
 
     Where a scan was cut off from below, at a value that some hundredths of the head share, nothing is darker than that: a background that
     was blanked below it would tell the air in the head from the air around it.
+
+    Parameters
+    ----------
+    lower, upper : float
+        The percentiles.
+    black_point : float
+        Share of the way between their values, or from the floor to the upper one, up to which everything is as dark as what is darkest:
+        the noise of air in a scan that has little of it.
+    power : float
+        See `IntensityMap`.
     """
 
     kind: Literal["percentile"] = "percentile"
     lower: float = Field(default=0.5, ge=0, le=100)
     upper: float = Field(default=99.5, ge=0, le=100)
+    black_point: float = Field(default=0.0, ge=0, lt=1)
+    power: float = Field(default=1.0, gt=0)
 
     def fit(self, statistics: IntensityStatistics) -> IntensityMap:
         """The map of the scan that has these statistics.
@@ -204,7 +236,8 @@ class PercentileIntensity(LimitedIntensity):
         low, high = statistics.percentile(self.lower), statistics.percentile(self.upper)
         if low >= high:
             raise DataError(f"percentiles {self.lower:g} and {self.upper:g} inside the mask are both {low:g}; the image has no contrast")
-        return self._between(statistics.floor if low < statistics.floor < high else low, high)
+        darkest = statistics.floor if low < statistics.floor < high else low
+        return self._between(darkest + self.black_point * (high - darkest), high, power=self.power)
 
 
 class SliceIntensity(LimitedIntensity):

@@ -44,6 +44,9 @@ class AnyMRSettings(Config):
     ----------
     gain, shift : float
         Largest relative gain and largest offset of a drawn MR in network units: the percentiles of a patch are not those of its head.
+    darkness : float
+        Drawn MRs are raised to so many times the power that scans are (``intensity.mr.power``). A scan is then among the brightest that
+        the network knows, in which fluid, bone and air lie furthest apart.
     spread : float
         Weight of the likelihood by which the second channel learns how far off the first may be.
     calibration : float
@@ -54,6 +57,7 @@ class AnyMRSettings(Config):
     generation: Generation = Generation()
     gain: float = Field(default=0.2, ge=0, lt=1)
     shift: float = Field(default=0.1, ge=0)
+    darkness: float = Field(default=1.5, gt=0)
     spread: float = Field(default=0.05, ge=0)
     calibration: float = Field(default=1.0, gt=0)
     network: UNetSettings = UNetSettings()
@@ -74,7 +78,7 @@ class AnyMR(PairedMethod):
     Settings = AnyMRSettings
 
     def __init__(self, settings: AnyMRSettings, setting: Setting) -> None:
-        _require_drawable(setting)
+        self._power = settings.darkness * _drawable(setting).power
         super().__init__(setting, settings.network.build(setting.view, outputs=2), settings.loss, settings.optimizer)
         self.settings = settings
         # The network's own, beside those of mirror images.
@@ -126,7 +130,7 @@ class AnyMR(PairedMethod):
         labels = batch.source[:, None] if self.setting.view.context else batch.source
         pairs = draw_pairs(labels, self.settings.generation)
         mr, ct, mask = (image.view_as(batch.source) for image in (pairs.mr, pairs.ct, pairs.mask))
-        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * mr
+        mr = ONTO[0] + (ONTO[1] - ONTO[0]) * mr**self._power
         gain, shift = (amount * _signed_like(mr) for amount in (self.settings.gain, self.settings.shift))
         source, target, mask = (1 + gain) * mr + shift, self._to_network(self._middle(ct)), self._middle(mask)
         return replace(batch, source=source, target=target, source_mask=mask, target_mask=mask)
@@ -180,7 +184,8 @@ def _signed_like(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b 1 *ones"]:
     return 2 * torch.rand(len(images), *[1] * (images.ndim - 1), device=images.device) - 1
 
 
-def _require_drawable(setting: Setting) -> None:
+def _drawable(setting: Setting) -> PercentileIntensity:
+    """How MRs are scaled, if they can be drawn so."""
     if setting.direction != "mr2ct":
         raise ConfigError(f"direction = {setting.direction}: MRs of any contrast are drawn, and CTs learned; set mr2ct")
     mr, ct = setting.intensity["mr"], setting.intensity["ct"]
@@ -189,3 +194,4 @@ def _require_drawable(setting: Setting) -> None:
             "drawn MRs are scaled by percentiles onto [-1, 1], and drawn CTs are in HU; "
             'set intensity.mr.kind = "percentile", without onto, and intensity.ct.kind = "window"'
         )
+    return mr
