@@ -66,6 +66,7 @@ def template(simulated_head, tmp_path_factory):
     return TemplateSpace(mr=str(folder / "mr.nii.gz"), brain=str(folder / "brain.nii.gz")), truth, move(mr, truth, fill=0.0)
 
 
+@pytest.mark.slow
 def test_the_space_of_a_template_is_found(template, simulated_head):
     space, truth, moved = template
     found = find_space(moved, Preparation(template=space))

@@ -137,7 +137,7 @@ def test_validation_compares_with_the_mean_ct_of_each_tissue(method, batch):
     ("change", "message"),
     [
         ("direction=ct2mr", "set mr2ct"),
-        ("intensity.mr.kind=zscore", 'set intensity.mr.kind = "percentile"'),
+        ("intensity.mr={kind='zscore'}", 'set intensity.mr.kind = "percentile"'),
         ("intensity.mr.onto=[0,1]", 'set intensity.mr.kind = "percentile"'),
     ],
 )
