@@ -78,6 +78,7 @@ def test_several_models_are_one_option_and_bone_has_a_command(heads, tmp_path, m
     assert (tmp_path / "bone.nii.gz").is_file()
 
 
+@pytest.mark.slow
 def test_simulated_heads_go_all_the_way(tmp_path):
     assert call("simulate", tmp_path / "heads", "--subjects", 2, "--shape", 32, 32, 32, "--prefix", "child") == 0
     assert (tmp_path / "heads" / "Task1" / "brain" / "child0002" / "ct.nii.gz").is_file()

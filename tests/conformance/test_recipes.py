@@ -64,8 +64,8 @@ SCALED = {
     "vgg-unet-tl": ["method.network.channels=[2,2,4,4,8]", "method.network.encoder_weights=FOLDER/vgg16.pth", *SMALL_SLICES],
 }
 
-# Rows that take minutes, for the registrations in them, and share their method with another row.
-SLOW = ("atlas-free-form", "unet2d-atlas-channel")
+# Rows that take minutes, for the registrations in them; another row shares the method of the first, `test_prior` has that of the others.
+SLOW = ("atlas-free-form", "unet2d-atlas-channel", "unet2d-atlas-prior")
 
 
 def test_every_recipe_is_in_the_table():

@@ -202,6 +202,7 @@ def test_bias_correction_says_what_it_took_out(misaligned, tmp_path):
     assert 0.5 < low < 1 < high < 2
 
 
+@pytest.mark.slow
 def test_a_template_travels_into_the_dataset_and_the_run(misaligned, simulated_head, tmp_path):
     write_scan(simulated_head["mr"], tmp_path / "mine" / "t1.nii.gz")
     write_scan(simulated_head["brain"], tmp_path / "mine" / "brain.nii.gz")
