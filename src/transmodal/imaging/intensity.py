@@ -67,7 +67,7 @@ def measure(volume: Volume, mask: Volume) -> IntensityStatistics:
 
 
 class IntensityMap(Config):
-    """The straight line y = (x - shift) / scale, with x clipped to [lower, upper] first where they are given.
+    """The straight line y = (x - shift) / scale, with x clipped to [lower, upper], and bent between them, first where they are given.
 
     Parameters
     ----------
