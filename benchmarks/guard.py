@@ -22,7 +22,8 @@ from transmodal.core.progress import track
 from transmodal.core.volume import Grid, Volume
 from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.guard import FEATURES, TYPICAL_NAME, Typical, guard, measure
-from transmodal.imaging.pose import TEMPLATE_NAME, TEMPLATE_SHAPE, TISSUES, fit_head, read_template, right_angle_turns, template_grid
+from transmodal.imaging.head_template import TEMPLATE_NAME, TEMPLATE_SHAPE, TISSUES, read_template, template_grid
+from transmodal.imaging.pose import fit_head, right_angle_turns
 from transmodal.imaging.scan import read_scan
 from transmodal.methods.generated_anatomy import draw_anatomy
 from transmodal.methods.generation import Generation, make_mr

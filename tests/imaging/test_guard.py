@@ -8,7 +8,8 @@ from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.guard import FEATURES, Typical, guard, read_typical, require_head
-from transmodal.imaging.pose import fit_head, read_template
+from transmodal.imaging.head_template import read_template
+from transmodal.imaging.pose import fit_head
 from transmodal.imaging.scan import read_scan
 from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, simulate_mr
 from transmodal.simulation.labels import brain_mask

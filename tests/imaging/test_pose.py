@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import isotropic_grid
-from transmodal.imaging.pose import TISSUES, Pose, fit_head, read_template, right_angle_turns, solve_levels, template_grid
+from transmodal.imaging.head_template import TISSUES, read_template, template_grid
+from transmodal.imaging.pose import Pose, fit_head, right_angle_turns, solve_levels
 
 LEVELS = np.array([0.02, 0.9, 0.5, 0.1, 0.3, 0.6, 0.8])
 

@@ -15,7 +15,10 @@ from jaxtyping import Bool, Float
 from transmodal.core.config import Config, read_toml, validate
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume
-from transmodal.imaging.pose import TISSUES, Fits, HeadFit, Matrix, Points, WorkingCopy, fit_head, read_template
+from transmodal.imaging.head_search import Matrix
+from transmodal.imaging.head_template import TISSUES, Points, read_template
+from transmodal.imaging.pose import Fits, HeadFit, fit_head
+from transmodal.imaging.working_copy import WorkingCopy
 
 Outcome = Literal["proceed", "warn", "refuse"]
 
