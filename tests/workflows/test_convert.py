@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,8 @@ def test_a_head_model_has_names_volumes_and_surfaces(head, tmp_path):
         mesh = trimesh.load_mesh(tmp_path / f"head_{layer}.stl")
         assert mesh.is_watertight and mesh.volume > 0
     assert set(beside["record"]["inputs"]) == {"ct", "brain"}
+    convert(head / "ct.nii.gz", tmp_path / "head.nii.gz", "bone")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.json", "head.nii.gz"]
 
 
 def test_a_users_copy_of_a_table_takes_the_place_of_the_packages(head, tmp_path):
@@ -152,7 +155,7 @@ def test_refusals(head, tmp_path):
         convert(ct, out, "density", series="3")
     with pytest.raises(DataError, match=r"mr\.nii\.gz: not a CT in HU"):
         convert(head / "mr.nii.gz", out, "density")
-    with pytest.raises(DataError, match="is the CT itself"):
+    with pytest.raises(FileError, match="made of, and would be overwritten"):
         convert(ct, ct, "density")
     with pytest.raises(FileError, match=r"out\.png"):
         convert(ct, tmp_path / "out.png", "density")
@@ -160,6 +163,28 @@ def test_refusals(head, tmp_path):
     with pytest.raises(GeometryError, match="the mask of the brain"):
         convert(ct, out, "head-model", brain=tmp_path / "brain.nii.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["brain.nii.gz"]
+
+
+def test_nothing_that_is_read_or_that_others_wrote_is_lost(head, tmp_path):
+    for name in ("ct", "brain"):
+        shutil.copy(head / f"{name}.nii.gz", tmp_path / f"{name}.nii.gz")
+    ct, brain = tmp_path / "ct.nii.gz", tmp_path / "brain.nii.gz"
+    density = shutil.copy(ct, tmp_path / "skull_density.nii.gz")
+    (tmp_path / "series.json").write_text('{"Manufacturer": "of the scanner"}')
+    convert(ct, tmp_path / "maps.nii.gz", "acoustic")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for scan, out, to, options in (
+        (ct, brain, "head-model", {"brain": brain}),
+        (density, tmp_path / "skull.nii.gz", "acoustic", {}),
+        (ct, tmp_path / "series.nii.gz", "bone", {}),
+    ):
+        with pytest.raises(FileError, match="would be overwritten"):
+            convert(scan, out, to, **options)
+    shutil.copy(ct, tmp_path / "maps_speed.nii.gz")  # which the next conversion of that name would remove
+    before[tmp_path / "maps_speed.nii.gz"] = ct.read_bytes()
+    with pytest.raises(FileError, match="would be overwritten"):
+        convert(tmp_path / "maps_speed.nii.gz", tmp_path / "maps.nii.gz", "bone")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_documentation_prints_the_tables_as_they_are():

@@ -43,7 +43,7 @@ def test_masks_may_go_into_the_folder_of_the_cts_whose_record_stays(heads, tmp_p
 
 def test_refusals(heads, tmp_path):
     ct = shutil.copy(heads / "Task1" / "brain" / "head0" / "ct.nii.gz", tmp_path / "ct.nii.gz")
-    with pytest.raises(DataError, match="is the CT itself"):
+    with pytest.raises(FileError, match="made of, and would be overwritten"):
         segment(ct, ct)
     with pytest.raises(FileError, match=r"bone\.png"):
         segment(ct, tmp_path / "bone.png")

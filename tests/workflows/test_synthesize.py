@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -66,6 +67,46 @@ def test_one_bad_case_of_several_is_listed_and_the_others_are_there(run, tmp_pat
     assert (tmp_path / "out" / "a" / "sct.nii.gz").is_file()
     assert (tmp_path / "out" / "c" / "sct.nii.gz").is_file()
     assert not (tmp_path / "out" / "b" / "sct.nii.gz").exists()
+
+
+def test_nothing_that_is_read_or_that_others_wrote_is_lost(run, heads, tmp_path):
+    source = heads / "Task1" / "brain" / "head0" / "mr.nii.gz"
+    for name in ("mr.nii.gz", "sct_cycle.nii.gz", "sct_uncertainty.nii.gz"):
+        shutil.copy(source, tmp_path / name)
+    (tmp_path / "other.json").write_text('{"Manufacturer": "of the scanner"}')
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for output in ("mr.nii.gz", "other.nii.gz"):
+        with pytest.raises(FileError, match="would be overwritten"):
+            synthesize(tmp_path / "mr.nii.gz", tmp_path / output, run)
+    synthesize(tmp_path / "sct_cycle.nii.gz", tmp_path / "sct.nii.gz", run)
+    assert {path: path.read_bytes() for path in before} == before
+    note = json.loads((tmp_path / "sct.json").read_text())
+    note["settings"]["cycle"] = True  # as if it had been written then
+    (tmp_path / "sct.json").write_text(json.dumps(note))
+    with pytest.raises(FileError, match="would be overwritten"):
+        synthesize(tmp_path / "sct_cycle.nii.gz", tmp_path / "sct.nii.gz", run)
+
+
+def test_in_the_folder_of_the_scans_their_record_stays(run, heads, tmp_path):
+    scans = shutil.copytree(heads, tmp_path / "heads")
+    (scans / "record.json").write_text("{}")
+    synthesize(scans, scans, run)
+    assert (scans / "record.json").read_text() == "{}"
+    assert len(list(scans.rglob("sct.nii.gz"))) == 4
+
+
+def test_a_result_of_which_the_note_was_not_written_is_made_anew(run, dataset, heads, tmp_path, monkeypatch):
+    """Killed between the two, a model must not leave its image under the note of the one before."""
+    other = train(load_recipe("baseline-constant", ["train.steps=1", "train.batch_size=1"]), dataset, tmp_path / "other", quiet=True)
+    expected = [read_scan(path, "ct").array for path in synthesize(heads, tmp_path / "out", run)]
+    with monkeypatch.context() as patched:
+        patched.setattr("transmodal.workflows.synthesize._write_extras", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(heads, tmp_path / "out", other)
+    assert not np.array_equal(read_scan(tmp_path / "out" / "head0" / "sct.nii.gz", "ct").array, expected[0])
+    again = synthesize(heads, tmp_path / "out", run)
+    for path, array in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(read_scan(path, "ct").array, array)
 
 
 def test_what_cannot_be_is_refused_before_any_work(run, heads, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -53,6 +54,20 @@ def test_a_dicom_folder_gives_a_scan_file_and_the_same_voxels(run, array, tmp_pa
     nifti, dicom = read_scan(tmp_path / "sct.nii.gz", "ct"), read_series(tmp_path / "sct", "ct").volume
     assert nifti.grid.matches(dicom.grid)
     np.testing.assert_array_equal(nifti.array, dicom.array)
+
+
+@pytest.mark.parametrize("last", ["write_json", "write_series"])
+def test_the_same_command_goes_on_where_a_folder_of_patients_was_stopped(run, array, tmp_path, monkeypatch, last):
+    for patient in ("a", "b"):
+        series(tmp_path / "mr" / patient, array, series=patient, PatientID=patient)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"transmodal.workflows.synthesize.{last}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(tmp_path / "mr", tmp_path / "sct", run)
+    done = synthesize(tmp_path / "mr", tmp_path / "sct", run)
+    assert [read_series(path, "ct").volume.shape for path in done] == [array.shape] * 2
+    stamps = [path.stat().st_mtime_ns for path in done]
+    assert [path.stat().st_mtime_ns for path in synthesize(tmp_path / "mr", tmp_path / "sct", run)] == stamps
 
 
 def test_an_irregular_series_is_refused_and_forced_aloud(run, array, tmp_path, capsys):

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,14 @@ def require_room(target: Path) -> None:
         raise FileError(f"{target}: cannot be written, because {folder} is read-only or no folder; choose another place")
     if shutil.disk_usage(folder).free == 0:
         raise FileError(f"{target}: cannot be written, because the disk is full; make room, or choose another place")
+
+
+def require_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise `FileError` if one of the files to be written is one of those that are read."""
+    read = {path.resolve() for path in inputs}
+    for output in outputs:
+        if output.resolve() in read:
+            raise FileError(f"{output}: is what the result is made of, and would be overwritten; choose another name for the result")
 
 
 def require_new_folder(target: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transmodal.core.config import Config, validate
+from transmodal.core.errors import FileError
 from transmodal.core.files import read_json
 
 RECORD_NAME = "record.json"
@@ -68,6 +69,16 @@ def read_record(folder: Path) -> Record | None:
     """
     path = Path(folder) / RECORD_NAME
     return validate(Record, read_json(path), str(path)) if path.is_file() else None
+
+
+def require_replaceable(note: Path) -> None:
+    """Raise `FileError` unless there is no file, or it holds a record, by itself or beside other facts: what others wrote stays."""
+    if not note.exists():
+        return
+    found = read_json(note)
+    records = [found, found.get("record"), found.get("Record")] if isinstance(found, dict) else []
+    if not any(isinstance(record, dict) and "transmodal" in record.get("versions", {}) for record in records):
+        raise FileError(f"{note}: is no record of transmodal, and would be overwritten; choose another name for the result, or move it")
 
 
 def _version(name: str) -> str | None:

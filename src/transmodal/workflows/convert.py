@@ -11,8 +11,8 @@ import numpy as np
 
 from transmodal.core.config import Config, validate
 from transmodal.core.errors import ConfigError, DataError, about
-from transmodal.core.files import require_room, sha256, write_json
-from transmodal.core.record import Record, make_record
+from transmodal.core.files import read_json, require_apart, require_room, sha256, write_json
+from transmodal.core.record import Record, make_record, require_replaceable
 from transmodal.core.volume import Volume
 from transmodal.evaluation.surface import BONE_HU
 from transmodal.imaging.conversion import (
@@ -156,6 +156,8 @@ def convert(
 
     Raises
     ------
+    FileError
+        If what is to be written is what is read, or a JSON that another program wrote.
     ConfigError
         If an option is not for what is made, or the table is none or lacks what is asked of it.
     DataError
@@ -167,16 +169,22 @@ def convert(
     _require_fitting(to, given)
     require_writable(output)
     require_room(output)
-    if scan.resolve() == output.resolve():
-        raise DataError(f"{output}: is the CT itself; name another file for the result")
+    read = {name: path for name, path in {"ct": scan, "table": table, "brain": brain}.items() if path}
+    require_apart([output], read.values())
+    require_replaceable(output.with_name(f"{strip_scan_suffix(output.name)}.json"))
     make = _maker(to, given)
     source = _source(scan, series, force_geometry)
     with about(scan, *([brain] if brain else [])):
         ct = require_plausible(source.read("ct"), str(scan))
         require_unsheared(ct, scan)
         made = make(ct)
-    inputs = {"ct": source.digest()} | {name: sha256(path) for name, path in {"table": table, "brain": brain}.items() if path}
-    return _write(made, output, make_record("convert", inputs=inputs, settings={"to": to, **made.settings}))
+    targets = _targets(made, output)
+    left_over = _written_before(targets["json"]) - set(targets.values())
+    require_apart([*targets.values(), *left_over], read.values())
+    inputs = {"ct": source.digest()} | {name: sha256(path) for name, path in read.items() if name != "ct"}
+    for path in (*left_over, targets["json"]):
+        path.unlink(missing_ok=True)
+    return _write(made, targets, make_record("convert", inputs=inputs, settings={"to": to, **made.settings}))
 
 
 def print_conversion(conversion: Conversion, output: Path, *, as_json: bool) -> None:
@@ -288,19 +296,29 @@ def _voxel_ml(volume: Volume) -> float:
     return abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
 
 
-def _write(made: _Made, output: Path, record: Record) -> Conversion:
-    """Write the scans, then the surfaces, and last what describes them."""
+def _targets(made: _Made, output: Path) -> dict[str, Path]:
+    """The file of each scan, by its ending, of each surface, by its layer, and last, as ``json``, of what describes them."""
     stem = strip_scan_suffix(output.name)
     suffix = output.name[len(stem) :]
+    scans = {ending: output.with_name(f"{stem}{ending}{suffix}") for ending in made.scans}
+    return scans | {layer: output.with_name(f"{stem}_{layer}.stl") for layer in made.solids} | {"json": output.with_name(f"{stem}.json")}
+
+
+def _write(made: _Made, targets: Mapping[str, Path], record: Record) -> Conversion:
+    """Write the scans, then the surfaces, and last what describes them."""
     files = []
     for ending, written in made.scans.items():
-        name = f"{stem}{ending}{suffix}"
-        write_scan(written.volume, output.with_name(name))
-        files.append(ConvertedFile(file=name, quantity=written.quantity, unit=written.unit))
+        write_scan(written.volume, targets[ending])
+        files.append(ConvertedFile(file=targets[ending].name, quantity=written.quantity, unit=written.unit))
     for layer, solid in made.solids.items():
-        name = f"{stem}_{layer}.stl"
-        write_mesh(closed_surface(solid, 0.5), output.with_name(name))
-        files.append(ConvertedFile(file=name, quantity=f"surface of {layer}", unit="RAS+ mm"))
+        write_mesh(closed_surface(solid, 0.5), targets[layer])
+        files.append(ConvertedFile(file=targets[layer].name, quantity=f"surface of {layer}", unit="RAS+ mm"))
     conversion = Conversion(files=files, **made.facts, record=record)
-    write_json(output.with_name(f"{stem}.json"), conversion.model_dump(mode="json"))
+    write_json(targets["json"], conversion.model_dump(mode="json"))
     return conversion
+
+
+def _written_before(note: Path) -> set[Path]:
+    """The files of an earlier conversion, which are beside its note."""
+    listed = read_json(note).get("files", []) if note.exists() else []
+    return {note.with_name(Path(entry["file"]).name) for entry in listed}

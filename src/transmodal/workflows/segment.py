@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from transmodal.core.errors import CasesFailed, DataError, TransmodalError, about
-from transmodal.core.files import read_json, require_room, sha256, write_json
+from transmodal.core.errors import CasesFailed, TransmodalError, about
+from transmodal.core.files import read_json, require_apart, require_room, sha256, write_json
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, make_record
+from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
 from transmodal.core.volume import require_same_grid
 from transmodal.evaluation.bone import BINS, CLASSES, segment_bone
 from transmodal.evaluation.cases import companion, find_images
@@ -64,9 +64,9 @@ def segment(scan: Path, output: Path, *, synthetic: bool = False) -> list[Path]:
 
 def _segment_case(path: Path, case: str, target: Path, note: Path) -> None:
     """Write a mask and its record, unless both are there already and were made of the same files."""
-    if path.resolve() == target.resolve():
-        raise DataError(f"{target}: is the CT itself; name another file for the mask")
     mask_path = companion(path, case, "mask")
+    require_apart([target, note], [path, *([mask_path] if mask_path else [])])
+    require_replaceable(note)
     inputs = {"ct": sha256(path)} | ({"mask": sha256(mask_path)} if mask_path else {})
     if target.is_file() and note.is_file() and _made_of(read_json(note)) == (inputs, _SETTINGS):
         return

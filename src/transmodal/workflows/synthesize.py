@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 from transmodal import __version__
 from transmodal.contracts import Method
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError, about
-from transmodal.core.files import read_json, require_new_folder, require_room, write_json
+from transmodal.core.files import read_json, require_apart, require_new_folder, require_room, write_json
 from transmodal.core.jobs import HERE, Workers
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, make_record
+from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
 from transmodal.core.volume import Direction, Modality, Product, Volume, source_of
 from transmodal.engine.hardware import choose_device, keep_memory
 from transmodal.engine.run import read_run
@@ -103,6 +103,8 @@ def synthesize(
     ------
     ConfigError
         If the runs do not make the same thing, not in that direction, or leave no uncertainty.
+    FileError
+        If what is to be written is what is read, or there is a note beside it that another program wrote.
     DataError
         If the guard refuses the one scan.
     CasesFailed
@@ -197,6 +199,28 @@ class _Place:
     def as_series(self) -> bool:
         return not _is_scan_file(self.target)
 
+    def require_free(self, read: list[Path], extras: list[Extra]) -> None:
+        """Refuse to write over or to remove what is read, and to write over a note that is not ours."""
+        require_replaceable(self.note)
+        require_apart([self.target, self.note, *(self.extras[extra] for extra in extras), *self._left_over(extras)], read)
+
+    def clear(self, extras: list[Extra]) -> None:
+        """Remove what an earlier result had beside it, and last its note, without which it is not taken for finished."""
+        for path in self._left_over(extras):
+            path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def _left_over(self, extras: list[Extra]) -> list[Path]:
+        """What was made beside an earlier result, and will not be made anew."""
+        before = _record_in(self.note).get("settings", {}) if self.note.exists() else {}
+        return [path for extra, path in self.extras.items() if before.get(extra) and extra not in extras]
+
+
+def _record_in(note: Path) -> dict[str, Any]:
+    """The record that a note is, or has among the metadata of an image."""
+    found = read_json(note)
+    return found.get("Record", found)
+
 
 def _beside(target: Path, note: Path) -> _Place:
     name = strip_scan_suffix(target.name)
@@ -209,6 +233,10 @@ class _Inputs:
 
     scan: ScanSource
     brain: ScanSource | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.scan.path, *([] if self.brain is None else [self.brain.path])]
 
 
 @dataclass(frozen=True)
@@ -249,8 +277,7 @@ class _Maker:
         wanted = [place.target, place.note, *(place.extras[extra] for extra in self.extras)]
         if not all(path.exists() for path in wanted):
             return False
-        record = read_json(place.note)
-        record = record.get("Record", record)
+        record = _record_in(place.note)
         settings = record.get("settings", {})
         same_settings = all(settings.get(key) == value for key, value in self.settings.items())
         return same_settings and record.get("inputs") == self._digests(inputs)
@@ -275,11 +302,13 @@ class _Maker:
 
     def _make_file(self, inputs: _Inputs, place: _Place, metadata: dict[str, Any]) -> None:
         path = inputs.scan.path
+        place.require_free(inputs.paths, self.extras)
         with about(path):
             scan = require_plausible(inputs.scan.read(source_of(self.direction)), str(path))
             require_unsheared(scan, path)  # the result will lie on this grid
             found = self._guard(scan, path)
             result, more = self._make(scan, inputs.brain)
+        place.clear(self.extras)
         write_scan(result, place.target)
         _write_extras(more, place)
         record = self._record(inputs, {**self.settings, **found})
@@ -290,20 +319,24 @@ class _Maker:
             raise ConfigError(f"{place.target}: a mask of bone is not written as a CT series; name a scan file, such as bone.nii.gz")
         if place.as_series:
             require_new_folder(place.target)
+        place.require_free(inputs.paths, self.extras)
         with about(inputs.scan.path):
             scan = inputs.scan.read_dicom(source_of(self.direction))
             if scan.series.note:
                 print(f"transmodal: {scan.series.note}", file=sys.stderr)
             found = self._guard(require_plausible(scan.volume, str(inputs.scan.path)), inputs.scan.path)
             result, more = self._make(scan.volume, inputs.brain)
-        if place.as_series:
+        series = {"series": scan.series.uid, "note": scan.series.note}
+        record = self._record(inputs, {**self.settings, **found, **series})
+        place.clear(self.extras)
+        _write_extras(more, place)
+        if place.as_series:  # which cannot be written over: it comes last, so that what was interrupted can be done again
+            write_json(place.note, record)
             title, software = f"Synthetic {result.modality.upper()}", f"transmodal {__version__}"
             write_series(result, scan, place.target, description=title, software=software, model_hash=self.settings["weights"])
         else:
             write_scan(result, place.target)
-        _write_extras(more, place)
-        series = {"series": scan.series.uid, "note": scan.series.note}
-        write_json(place.note, self._record(inputs, {**self.settings, **found, **series}))
+            write_json(place.note, record)
 
     def _record(self, inputs: _Inputs, settings: dict[str, Any]) -> dict[str, Any]:
         return make_record("synthesize", inputs=self._digests(inputs), settings=settings).model_dump(mode="json")
@@ -314,12 +347,8 @@ class _Maker:
 
 
 def _write_extras(more: dict[Extra, Volume], place: _Place) -> None:
-    """Write what is wanted, and remove what is not: it belonged to a result that has been replaced."""
-    for extra, path in place.extras.items():
-        if extra in more:
-            write_scan(more[extra], path)
-        else:
-            path.unlink(missing_ok=True)
+    for extra, volume in more.items():
+        write_scan(volume, place.extras[extra])
 
 
 def _wanted(models: list[Path], part: Part) -> set[str] | None:
@@ -349,7 +378,8 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
             done.append(place.target)
         except TransmodalError as error:
             failures.append(f"{case.id}: {error}")
-    write_json(output / RECORD_NAME, make_record("synthesize", settings={**maker.settings, "part": part}).model_dump(mode="json"))
+    if output.resolve() != source.resolve():  # where the record says what the scans are
+        write_json(output / RECORD_NAME, make_record("synthesize", settings={**maker.settings, "part": part}).model_dump(mode="json"))
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(cases)} scans could not be synthesized:\n" + "\n".join(failures))
     return done
