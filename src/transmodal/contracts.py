@@ -46,7 +46,8 @@ class Method(ABC):
     product : {"image", "bone"}
         What it makes: the other modality, or a mask of the bone.
     opinions : int
-        How many predictions it averages, as those of several planes.
+        How many opinions its uncertainty comes of: predictions that are averaged, as those of several planes, and what a network has
+        learned to expect of its own error.
     uses_brain : bool
         Whether a mask of the brain in the scan is of use to it; see `with_brain`.
     folder : Path or None
@@ -78,7 +79,7 @@ class Method(ABC):
         """
 
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
-        """What `synthesize` gives, and the standard deviation over the opinions in its unit (of a mask, of the probability of bone)."""
+        """What `synthesize` gives, and the standard deviation of the opinions in its unit (of a mask, of the probability of bone)."""
         assert self.opinions == 1, "a method of several opinions must tell how far they differ"
         result = self.synthesize(scan)
         return result, result.with_array(np.zeros(result.shape, dtype=np.float32), "uncertainty")

@@ -48,6 +48,8 @@ def test_a_window_goes_to_minus_one_and_one():
     np.testing.assert_allclose(window.forward(np.array([-2000.0, -1024, 1023.5, 3071, 9000])), [-1, -1, 0, 1, 1])
     with pytest.raises(ValueError, match="must be less than"):
         WindowIntensity(lower=1, upper=1)
+    with pytest.raises(ValueError, match="must be less than"):
+        PercentileIntensity(lower=99, upper=1)
 
 
 def test_zscore_has_mean_zero_and_sd_one():

@@ -138,7 +138,9 @@ def test_validation_compares_with_the_mean_ct_of_each_tissue(method, batch):
     [
         ("direction=ct2mr", "set mr2ct"),
         ("intensity.mr={kind='zscore'}", 'set intensity.mr.kind = "percentile"'),
-        ("intensity.mr.onto=[0,1]", 'set intensity.mr.kind = "percentile"'),
+        ("intensity.mr.onto=[0,1]", "without lower, upper, onto and levels"),
+        ("intensity.mr.upper=99", "percentiles 0.5 and 99.5"),
+        ("intensity.mr.levels=256", "without lower, upper, onto and levels"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(dataset, change, message):

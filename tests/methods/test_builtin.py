@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from transmodal import cli
@@ -24,7 +26,10 @@ def test_a_built_in_model_is_found_by_its_name_and_any_other_is_a_folder(models,
     monkeypatch.chdir(tmp_path)
     assert builtin_models() == {"some-mr": models}
     assert find_model("some-mr") == models
+    (tmp_path / "run").mkdir()
     assert find_model(tmp_path / "run") == tmp_path / "run"
+    with pytest.raises(ConfigError, match="no folder of a run, and no built-in model, of which there are some-mr"):
+        find_model("some_mr")
     (tmp_path / "some-mr").mkdir()
     assert find_model("some-mr").resolve() == (tmp_path / "some-mr")
 
@@ -51,6 +56,9 @@ def test_models_are_listed_and_their_cards_shown(capsys):
     cli.app(["models"], exit_on_error=False, result_action="return_value")
     assert "any-mr (default)" in capsys.readouterr().out
     show_models("any-mr", as_json=False)
-    assert "Not for diagnosis" in capsys.readouterr().out
+    card = capsys.readouterr().out
+    assert "Not for diagnosis" in card
+    show_models("any-mr", as_json=True)
+    assert json.loads(capsys.readouterr().out)["card"].strip() == card.strip()
     with pytest.raises(ConfigError, match="no-such: not a built-in model; there are any-mr"):
         show_models("no-such", as_json=False)

@@ -37,6 +37,20 @@ def test_the_mean_and_the_standard_deviation_of_constants(values):
     assert ensemble.opinions == len(values)
 
 
+def test_what_each_says_of_itself_is_part_of_the_uncertainty():
+    """Planes of 100 and 300, and of 600 and 800, are four opinions, whichever run they are of."""
+
+    class TwoPlanes(Constant):
+        opinions = 2
+
+        def synthesize_with_uncertainty(self, scan):
+            return self.synthesize(scan), scan.with_array(np.full(scan.shape, 100, np.float32), "uncertainty")
+
+    mean, uncertainty = Ensemble([TwoPlanes(200), TwoPlanes(700)]).synthesize_with_uncertainty(SCAN)
+    assert (mean.array == 450).all()
+    np.testing.assert_allclose(uncertainty.array, np.std([100, 300, 600, 800]), rtol=1e-6)
+
+
 def test_hu_are_rounded_and_an_mr_is_not():
     assert (Ensemble([Constant(1), Constant(1), Constant(3)]).synthesize(SCAN).array == 2).all()
     grey = Ensemble([Constant(v, "mr", ("ct2mr",)) for v in (1.0, 2.0)]).synthesize(SCAN.with_array(SCAN.array, "ct"))

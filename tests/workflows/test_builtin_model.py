@@ -12,6 +12,7 @@ from transmodal.simulation.contrast import MR_PRESETS, CTConfig, simulate_ct, si
 from transmodal.simulation.head import head_grid, simulate_anatomy
 from transmodal.simulation.parameters import draw_head
 from transmodal.simulation.tissues import BRAIN
+from transmodal.workflows import demo as walkthrough
 from transmodal.workflows.demo import demo
 
 
@@ -38,4 +39,16 @@ def test_the_demo_ends_with_a_picture_and_a_report(tmp_path):
     assert page.stat().st_size > 100_000
     assert (tmp_path / "demo" / "head.png").read_bytes().startswith(b"\x89PNG")
     (case,) = json.loads((tmp_path / "demo" / "scores" / "scores.json").read_text())["cases"]
-    assert case
+    assert set(case["scores"]) == {"synthrad2023", "tissue", "uncertainty"}
+    assert 0 < case["scores"]["synthrad2023"]["values"]["mae_hu"] < 250
+
+
+@pytest.mark.slow
+def test_the_walk_ends_with_three_methods_on_the_same_heads(tmp_path, monkeypatch):
+    training = walkthrough._training
+    monkeypatch.setattr(walkthrough, "SUBJECTS", 4)
+    monkeypatch.setattr(walkthrough, "_training", lambda name: [*training(name), "train.steps=5"])
+    page = walkthrough.walk(tmp_path / "walk")
+    assert page.stat().st_size > 100_000
+    scored = [json.loads((tmp_path / "walk" / "scores" / name / "scores.json").read_text())["cases"] for name in walkthrough.RECIPES]
+    assert [[case["case"] for case in cases] for cases in scored] == [[scored[0][0]["case"]]] * 3

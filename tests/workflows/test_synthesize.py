@@ -122,6 +122,9 @@ def test_what_cannot_be_is_refused_before_any_work(run, heads, tmp_path, monkeyp
         (tmp_path / "cts" / "a").mkdir(parents=True)
         os.link(scan, tmp_path / "cts" / "a" / "ct.nii.gz")
         synthesize(tmp_path / "cts", tmp_path / "out", run)
+    for option, value in (("part", "test"), ("layout", "bids")):
+        with pytest.raises(ConfigError, match=f"--{option} {value}: is for a folder"):
+            synthesize(scan, tmp_path / "sct.nii.gz", run, **{option: value})
     with pytest.raises(FileError, match=r"run\.json"):
         synthesize(scan, tmp_path / "sct.nii.gz", tmp_path)
     assert not (tmp_path / "sct.nii.gz").exists()

@@ -23,7 +23,7 @@ from transmodal.imaging.working_copy import WorkingCopy
 Outcome = Literal["proceed", "warn", "refuse"]
 
 TYPICAL_NAME = "guard.toml"
-# Distance of slices, and the larger side of the pixels, in mm: models of any MR are trained on slices of up to 6 mm.
+# Distance of slices, and the larger side of the pixels, in mm: `any-mr` draws slices of up to 6 mm by default.
 _SLICE_MM, _PIXEL_MM = (6.0, 12.0), (3.0, 6.0)
 # Share of the variance that the template explains: 0.76 and more of real heads, next to nothing of noise.
 _EXPLAINED = (0.72, 0.62)
@@ -142,7 +142,7 @@ def guard(scan: Volume) -> GuardReport:
     Raises
     ------
     DataError
-        If it is constant.
+        If it is constant, or has too little signal to be looked at.
     """
     resolution = _check_resolution(scan)
     fits = fit_head(scan)
@@ -172,7 +172,8 @@ def require_head(scan: Volume, name: str, *, force: bool = False) -> GuardReport
     Raises
     ------
     DataError
-        If the scan is refused, with the reasons and the remedies; or, force or not, if it is constant.
+        If the scan is refused, with the reasons and the remedies; or, force or not, if it is constant or has too little signal to be
+        looked at.
     """
     report = guard(scan)
     if report.outcome == "refuse" and not force:
@@ -260,7 +261,8 @@ def _check(name: str, value: float, limits: tuple[float, float], words: str) -> 
     """Judge a value: too small if the limit of what is refused is below that of what is warned of, otherwise too large."""
     warn, refuse = limits
     sign, side = (1, "above") if refuse > warn else (-1, "below")
-    outcome: Outcome = "refuse" if sign * value > sign * refuse else "warn" if sign * value > sign * warn else "proceed"
+    # Not a number is no reason to go on.
+    outcome: Outcome = "proceed" if sign * value <= sign * warn else "warn" if sign * value <= sign * refuse else "refuse"
     refused = f", refused {side} {refuse:g}" if np.isfinite(refuse) else ""
     return Check(name, float(value), f"warned of {side} {warn:g}{refused}", outcome, words.format(value=value))
 

@@ -174,6 +174,11 @@ class LimitedIntensity(Config, ABC):
         return IntensityMap(shift=shift, scale=scale, lower=lower, upper=upper, levels=self.levels, by_slice=by_slice, power=power)
 
 
+def _require_order(lower: float, upper: float) -> None:
+    if lower >= upper:
+        raise ValueError(f"lower ({lower:g}) must be less than upper ({upper:g})")
+
+
 class WindowIntensity(LimitedIntensity):
     """Fixed window in the scan's own units, such as HU: the same for every scan."""
 
@@ -183,8 +188,7 @@ class WindowIntensity(LimitedIntensity):
 
     @model_validator(mode="after")
     def _ordered(self) -> "WindowIntensity":
-        if self.lower >= self.upper:
-            raise ValueError(f"lower ({self.lower:g}) must be less than upper ({self.upper:g})")
+        _require_order(self.lower, self.upper)
         return self
 
     def fit(self, statistics: IntensityStatistics) -> IntensityMap:
@@ -224,6 +228,11 @@ class PercentileIntensity(LimitedIntensity):
     upper: float = Field(default=99.5, ge=0, le=100)
     black_point: float = Field(default=0.0, ge=0, lt=1)
     power: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PercentileIntensity":
+        _require_order(self.lower, self.upper)
+        return self
 
     def fit(self, statistics: IntensityStatistics) -> IntensityMap:
         """The map of the scan that has these statistics.

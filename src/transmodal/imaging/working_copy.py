@@ -64,7 +64,7 @@ def working_copy(scan: Volume) -> WorkingCopy:
     inside = field_of_view(seen.grid, grid)
     values = np.asarray(resample(seen, grid).array)
     if min(grid.shape) < 2 or not inside.any():
-        raise DataError("too little of a scan to find a head in; give the whole of it")
+        raise DataError("too little of a scan, or of what it shows, to find a head in; give the whole of it")
     low, high = np.percentile(values[inside], (1, 99))
     if high <= low:
         raise DataError("nothing can be seen in it: it has one intensity, but for specks; export it again")

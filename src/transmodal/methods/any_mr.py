@@ -24,7 +24,7 @@ from transmodal.engine.predict import Setting, place_result, place_soft, predict
 from transmodal.imaging.intensity import PercentileIntensity, WindowIntensity
 from transmodal.losses.voxel import l1, laplace
 from transmodal.methods.architecture import UNetSettings
-from transmodal.methods.generation import Generation, draw_pairs
+from transmodal.methods.generation import PERCENTILES, Generation, draw_pairs
 from transmodal.methods.optimizer import Adam, Optimizer
 from transmodal.methods.paired import PairedMethod
 from transmodal.methods.paired_loss import Loss
@@ -81,7 +81,7 @@ class AnyMR(PairedMethod):
         self._power = settings.darkness * _drawable(setting).power
         super().__init__(setting, settings.network.build(setting.view, outputs=2), settings.loss, settings.optimizer)
         self.settings = settings
-        # The network's own, beside those of mirror images.
+        # What the network expects of itself, beside mirror images.
         self.opinions = 1 + setting.opinions
 
     def initialize(self) -> None:
@@ -189,9 +189,10 @@ def _drawable(setting: Setting) -> PercentileIntensity:
     if setting.direction != "mr2ct":
         raise ConfigError(f"direction = {setting.direction}: MRs of any contrast are drawn, and CTs learned; set mr2ct")
     mr, ct = setting.intensity["mr"], setting.intensity["ct"]
-    if not (isinstance(mr, PercentileIntensity) and mr.onto == ONTO and isinstance(ct, WindowIntensity)):
+    drawn = isinstance(mr, PercentileIntensity) and (mr.lower, mr.upper) == PERCENTILES and mr.onto == ONTO and mr.levels is None
+    if not (isinstance(mr, PercentileIntensity) and drawn and isinstance(ct, WindowIntensity)):
         raise ConfigError(
-            "drawn MRs are scaled by percentiles onto [-1, 1], and drawn CTs are in HU; "
-            'set intensity.mr.kind = "percentile", without onto, and intensity.ct.kind = "window"'
+            f"drawn MRs are scaled by the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} onto [-1, 1], and drawn CTs are in HU; "
+            'set intensity.mr.kind = "percentile", without lower, upper, onto and levels, and intensity.ct.kind = "window"'
         )
     return mr

@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from transmodal.core.errors import CheckpointError
+from transmodal.core.errors import CheckpointError, ConfigError
 from transmodal.core.files import sha256
 from transmodal.engine.run import RUN_NAME
 from transmodal.engine.train import WEIGHTS_NAME
@@ -27,12 +27,16 @@ def find_model(model: str | Path) -> Path:
 
     Raises
     ------
+    ConfigError
+        If there is neither a folder nor a built-in model of that name.
     CheckpointError
         If the weights of the built-in model are not those that it came with.
     """
-    built_in = builtin_models().get(str(model))
-    if built_in is None or Path(model).exists():
+    if Path(model).exists():
         return Path(model)
+    built_in = builtin_models().get(str(model))
+    if built_in is None:
+        raise ConfigError(f"{model}: no folder of a run, and no built-in model, of which there are {', '.join(builtin_models())}")
     expected = (built_in / HASH_NAME).read_text().split()[0]
     weights = built_in / WEIGHTS_NAME
     if not weights.is_file() or sha256(weights) != expected:

@@ -43,11 +43,18 @@ class Ensemble(Method):
 
     def synthesize(self, scan: Volume) -> Volume:
         """The mean of the methods, on the scan's own grid."""
-        return self.synthesize_with_uncertainty(scan)[0]
+        return _average(method.synthesize(scan) for method in self.methods)[0]
 
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
-        """The same, and the standard deviation over the methods (of masks, over their votes of 0 and 1)."""
-        return _average(method.synthesize(scan) for method in self.methods)
+        """The same, and a standard deviation: of masks, over the votes of 0 and 1; of images, over all opinions of all methods.
+
+        Its square is the variance between the methods and the mean of their own, by the law of total variance.
+        """
+        if self.product == "bone":
+            return _average(method.synthesize(scan) for method in self.methods)
+        own = Moments()
+        mean, between = _average(_noting_variance(method, scan, own) for method in self.methods)
+        return mean, between.with_array(np.sqrt(between.array**2 + own.mean))
 
     def cycle(self, scan: Volume) -> Volume:
         """The mean of the scans that each method makes again from its own result."""
@@ -67,6 +74,12 @@ def load_ensemble(folders: Sequence[Path], device: torch.device, workers: Worker
         if not method.directions:
             raise ConfigError(f"--model {folder}: it turns no scan into another; the images that it makes are in {folder / 'previews'}")
     return Ensemble(methods) if len(methods) > 1 else methods[0]
+
+
+def _noting_variance(method: Method, scan: Volume, variances: Moments) -> Volume:
+    result, sd = method.synthesize_with_uncertainty(scan)
+    variances.add(np.asarray(sd.array, dtype=np.float32) ** 2)
+    return result
 
 
 def _average(results: Iterable[Volume]) -> tuple[Volume, Volume]:

@@ -31,7 +31,7 @@ class AnatomyRanges(Config):
         Standard deviation of two smooth displacements, in voxels: of what is far apart, and of what is close together, such as the two
         sides of the skull.
     deformation_grid, wrinkles_grid : int
-        Distance between their nodes, in voxels.
+        Largest distance between their nodes, in voxels; see `transmodal.methods.random_fields.smooth_field`.
     air_cells : float
         Share of the heads with air in what is thick of the skull: the sphenoid bone, the mastoids. Label maps that have no sinuses of
         their own would teach that what is dark there is bone.

@@ -26,7 +26,7 @@ _DARK = (Tissue.CORTICAL_BONE, Tissue.TOOTH)
 # The tissues of which every head has so much that one of them sets the highest percentile of its MR.
 _COMMON = (Tissue.SKIN, Tissue.FAT, Tissue.MUSCLE, Tissue.CSF, Tissue.GREY_MATTER, Tissue.WHITE_MATTER)
 # Percentiles inside the head that an MR is scaled by, as `PercentileIntensity` does.
-_LOW, _HIGH = 0.005, 0.995
+PERCENTILES = (0.5, 99.5)
 # Spongy bone without marrow is not as dense as the tables.
 _SCLEROTIC = 0.8
 _FILLING_HU = 3000.0
@@ -239,7 +239,7 @@ def _scaled(image: Float[Tensor, "1 1 *s"], mask: Bool[Tensor, "1 1 *s"], bright
     """From the percentiles of a head onto 0 to 1; a patch shows some of its head, so that they lie between its own and the brightest."""
     inside = image[mask] if mask.any() else image.flatten()
     every = max(inside.numel() // 50_000, 1)
-    low, high = torch.quantile(inside[::every], torch.tensor([_LOW, _HIGH], device=image.device))
+    low, high = torch.quantile(inside[::every], torch.tensor(PERCENTILES, device=image.device) / 100)
     known = uniform(0, 1)
     low, high = known * low, known * high + (1 - known) * brightest
     return ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)

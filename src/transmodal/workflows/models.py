@@ -20,7 +20,8 @@ def show_models(name: str | None, *, as_json: bool) -> None:
     if name is not None:
         if name not in folders:
             raise ConfigError(f"{name}: not a built-in model; there are {', '.join(folders)}")
-        print((folders[name] / CARD_NAME).read_text(encoding="utf-8"))
+        card = (folders[name] / CARD_NAME).read_text(encoding="utf-8")
+        print(json.dumps({"model": name, "card": card}, indent=2) if as_json else card)
         return
     rows = []
     for model, folder in folders.items():

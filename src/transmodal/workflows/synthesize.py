@@ -85,8 +85,8 @@ def synthesize(
     force : bool
         Go on where the guard refuses a scan; of models whose recipe asks for it (``guarded``).
     uncertainty : bool
-        Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs, or over the planes and mirror images of one
-        run, in the unit of the result.
+        Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs and over the planes and mirror images of each,
+        with what a network has learned to expect of its own error, in the unit of the result.
     cycle : bool
         Also write ``<result>_cycle.nii.gz``: the scan made again from the result, by a model that goes both ways.
     brain : Path, optional
@@ -118,6 +118,8 @@ def synthesize(
     if brain is not None and not maker.method.uses_brain:
         raise ConfigError(f"--brain: the model {models[0]} has no use for a mask of the brain; leave it out")
     if scan.is_file() and not is_table(scan):
+        _require_default("layout", layout, "auto", scan)
+        _require_default("part", part, "all", scan)
         return [maker.make_one(_single(scan, modality, series, force_geometry), output, None if brain is None else ScanSource(brain))]
     if not scan.exists():
         raise FileError(f"{scan}: there is no such file or folder")
@@ -165,6 +167,12 @@ def _describe(models: list[Path]) -> dict[str, Any]:
     together = hashlib.sha256("".join(run["weights"] for run in runs).encode()).hexdigest()
     names = ", ".join(run["model"] for run in runs)
     return {"model": names, "weights": together, "title": f"Mean of {len(runs)} runs: {', '.join(titles)}", "runs": runs}
+
+
+def _require_default(option: str, given: str, default: str, scan: Path) -> None:
+    """Refuse what would do nothing."""
+    if given != default:
+        raise ConfigError(f"--{option} {given}: is for a folder or table of several subjects, and {scan} is one scan; leave it out")
 
 
 def _single(scan: Path, modality: Modality, series: str | None, force_geometry: bool) -> ScanSource:
