@@ -123,6 +123,10 @@ class LearnedMethod(Method):
         """
         return
 
+    def restart(self) -> None:
+        """Forget how far the training came whose weights the networks have been given; called when another begins with them."""
+        return
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimization]:
         """New optimisers, by name, over the parameters of the networks."""

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from transmodal.core.errors import DataError, GeometryError
 from transmodal.core.volume import Volume
-from transmodal.evaluation.bone import bone_mask, bone_threshold_hu, segment_bone
+from transmodal.evaluation.bone import _first_of_three, bone_mask, bone_threshold_hu, segment_bone
 
 
 def image(*values):
@@ -39,6 +41,23 @@ def test_no_other_thresholds_leave_less_variance_within_the_classes(values):
     costs = {(a, b): _within(bins, a, b) for a in edges[1:] for b in edges[1:] if a < b}
     chosen = edges[edges >= (threshold + 1024) / 4][0]
     assert min(cost for (_, upper), cost in costs.items() if upper == chosen) <= min(costs.values()) * (1 + 1e-4) + 1e-4
+
+
+@given(st.lists(st.integers(0, 10**8), min_size=3, max_size=14).filter(lambda counts: sum(map(bool, counts)) >= 3))
+def test_the_classes_of_a_large_head_are_those_of_exact_fractions(counts):
+    def spread(first, end):
+        number, total = sum(counts[first:end]), sum(k * counts[k] for k in range(first, end))
+        return sum(k * k * counts[k] for k in range(first, end)) - Fraction(total**2, number) if number else None
+
+    found = _first_of_three(np.array(counts, dtype=np.int64))
+    costs = {}
+    for low in range(1, len(counts) - 1):
+        for high in range(low + 1, len(counts)):
+            parts = [spread(0, low), spread(low, high), spread(high, len(counts))]
+            if None not in parts:
+                costs[low, high] = sum(parts)
+    least = min(costs.values())
+    assert min(cost for (_, high), cost in costs.items() if high == found) <= least * (1 + Fraction(1, 10**9))
 
 
 def _within(bins, lower, upper):

@@ -74,6 +74,13 @@ def test_no_match_names_both_sides_and_the_rule(tmp_path):
         match(predictions, references, "sct", "ct")
 
 
+def test_two_predictions_of_one_reference_are_refused_with_both_names(tmp_path):
+    predictions = touch(tmp_path / "sct", "sub-01_ses-1/sct.nii.gz", "sub-01_ses-2/sct.nii.gz")
+    references = touch(tmp_path / "ct", "sub-01/ct.nii.gz")
+    with pytest.raises(DataError, match=r"sub-01_ses-1.*and.*sub-01_ses-2.*are both of sub-01"):
+        match(predictions, references, "sct", "ct")
+
+
 def test_refusals(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         find_images(tmp_path / "absent", "ct")

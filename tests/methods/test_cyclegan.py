@@ -280,6 +280,12 @@ def test_critics_have_the_wasserstein_distance_and_its_penalty():
     assert [loss for _, loss, _ in told[1:]] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["fcn-cyclegan", "unet2d-cgan"])
+def test_a_critic_that_normalises_over_the_batch_is_refused(name):
+    with pytest.raises(ConfigError, match=r'set discriminator\.kind = "patch"'):
+        load_recipe(name, ["method.adversarial=wasserstein", "method.discriminator={kind='image'}"])
+
+
 def test_critics_train_in_mixed_precision(dataset, tmp_path):
     """What is told of the first step is that of full precision, but for the penalty: where an image is flat, a slope can be anything."""
     first = {}

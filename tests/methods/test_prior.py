@@ -13,6 +13,7 @@ from transmodal.methods.prior import PRIORS_NAME, Prior
 from transmodal.methods.recipe import load_recipe
 from transmodal.methods.runs import load_method
 from transmodal.workflows.atlas import build_atlases
+from transmodal.workflows.export import export
 from transmodal.workflows.train import train
 
 CPU = torch.device("cpu")
@@ -46,11 +47,13 @@ def recipe(*settings: str):
         ("weighting=[{from_step=5}]", "the first must be 0"),
         ("weighting=[{from_step=0},{from_step=9},{from_step=9}]", "each later"),
         ("weighting=[{threshold=0.0}]", "threshold"),
+        ("use=channel method.informed=true", 'are for use = "weighted"'),
+        ("use=channel method.weighting=[{alpha=0.5}]", 'are for use = "weighted"'),
     ],
 )
 def test_weights_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        recipe(settings)
+        recipe(*settings.split(" method."))
 
 
 def test_each_smoothing_is_kept_once():
@@ -75,6 +78,21 @@ def test_what_atlases_cannot_serve_is_refused(run):
     ]:
         with pytest.raises(ConfigError, match=message):
             Prior(settings, setting.model_copy(update=change))
+
+
+def test_a_training_with_the_weights_of_another_begins_with_the_first_weighting(dataset, atlases, run, tmp_path):
+    assert load_method(run, CPU).networks["generator"].step > 0
+    settings = [f"method.atlases={atlases}", *SMALL, *SHORT, "train.steps=1", "train.validate_every=1"]
+    train(load_recipe("unet2d-atlas-prior", settings), dataset, tmp_path / "run", begin=run, quiet=True)
+    assert load_method(tmp_path / "run", CPU).networks["generator"].step == 1
+
+
+def test_a_model_of_a_run_has_its_atlases(heads, run, tmp_path):
+    export(run, tmp_path / "model")
+    folder = heads / "Task1" / "brain" / "head2"
+    scan, brain = read_scan(folder / "mr.nii.gz", "mr"), read_scan(folder / "brain.nii.gz", "mask")
+    expected, found = (load_method(path, CPU).with_brain(brain).synthesize(scan).array for path in (run, tmp_path / "model"))
+    assert np.abs(found - expected.astype(float)).mean() < 5
 
 
 def test_what_training_sees_is_what_prediction_sees(dataset, heads, run):

@@ -71,6 +71,14 @@ def test_differences_between_methods_are_tested_over_common_cases(sheet_of):
     assert [cell.text for cell in rows["A − C"]] == ["7", "0.0", "–", "–", "–"]  # no difference anywhere
 
 
+def test_sessions_of_one_person_are_one_case_of_the_test(sheet_of):
+    maes = {f"sub-{person}_ses-{session}": 10.0 * person + session for person in (1, 2, 3) for session in range(6)}
+    other = {case: mae + (3, 2, 4)[int(case[4]) - 1] for case, mae in maes.items()}
+    ((_, cells),) = differences_table(PROTOCOLS["synthrad2023"].note, [("A", sheet_of(maes)), ("B", sheet_of(other))]).rows
+    assert (cells[0].text, cells[1].text) == ("3", "-3.0".replace("-", cells[1].text[0]))
+    assert cells[3].sort == pytest.approx(0.25)  # the least that three cases allow
+
+
 def test_of_a_bias_the_size_is_compared(sheet_of):
     note = ProtocolNote(name="p", title="P", modality="ct", mask="", clip="", metrics=(BIAS,))
     sheets = []

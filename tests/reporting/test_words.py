@@ -48,6 +48,13 @@ def test_cautions_on_several_methods(sheet_of):
     assert "not scored on the same cases" in text
     assert "two: one case could not be scored (b)" in text
     assert "two trainings of one method" in text
+    assert "same voxels" not in text
+
+
+def test_a_case_that_was_scored_in_another_mask_is_a_caution(sheet_of):
+    one, two = sheet_of({"a": 1.0, "b": 2.0}), sheet_of({"a": 1.0, "b": 2.0})
+    two = two.model_copy(update={"cases": (two.cases[0], two.cases[1].model_copy(update={"mask_voxels": 999}))})
+    assert "not scored on the same voxels of every case" in " ".join(cautions([("one", one), ("two", two)]))
 
 
 def test_the_registration_floor_is_said_where_it_was_measured(sheet_of):
@@ -64,8 +71,15 @@ def test_the_registration_floor_is_said_where_it_was_measured(sheet_of):
     [
         ("/home/ann/scans/case7/ct.nii.gz: damaged", "…/case7/ct.nii.gz: damaged"),
         ("../scans/case7/ct.nii.gz and /data/a/b.nii", "…/case7/ct.nii.gz and …/a/b.nii"),
+        ("cohort/private/Smith_John/3/ct.nii.gz: damaged", "…/3/ct.nii.gz: damaged"),
         ("case7: mm/voxel of 3/4", "case7: mm/voxel of 3/4"),
     ],
 )
 def test_no_more_of_a_path_than_a_file_and_its_folder(message, shortened):
     assert without_folders(message) == shortened
+
+
+def test_a_path_that_is_known_is_shortened_whatever_it_holds():
+    paths = ("/data/trials/John Smith/1/ct.nii.gz", "scans of Ann, 7/sct.nii.gz")
+    message = f"{paths[0]}: not on the grid of {paths[1]}"
+    assert without_folders(message, paths) == "…/1/ct.nii.gz: not on the grid of …/scans of Ann, 7/sct.nii.gz"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transmodal.core.errors import CasesFailed, ConfigError
+from transmodal.core.errors import CasesFailed, ConfigError, FileError
 from transmodal.core.files import read_json, write_json
 from transmodal.core.record import make_record
 from transmodal.core.volume import Grid, Volume
@@ -114,6 +114,29 @@ def test_records_name_the_method_and_the_origin(predictions, references, tmp_pat
     sheet = evaluate(predictions, references / "Task1" / "brain", tmp_path / "scores")
     assert (sheet.label, sheet.simulated) == ("U-Net", True)
     assert sheet.made_by is not None and sheet.made_by.command == "synthesize"
+
+
+def test_the_record_of_another_command_is_not_overwritten(predictions, references, tmp_path):
+    for folder, command in ((predictions, "synthesize"), (references, "simulate")):
+        write_json(folder / "record.json", make_record(command).model_dump(mode="json"))
+        with pytest.raises(FileError, match="was not written by evaluate"):
+            evaluate(predictions, references, folder)
+        assert read_json(folder / "record.json")["command"] == command
+
+
+def test_a_record_that_is_none_of_ours_is_passed_over(predictions, references, tmp_path):
+    for folder in (predictions, references, tmp_path):
+        (folder / "record.json").write_text('{"title": "notes of another program"}')
+    sheet = evaluate(predictions, references, tmp_path / "scores")
+    assert (sheet.label, sheet.simulated, sheet.made_by) == ("predictions", None, None)
+
+
+def test_masks_of_bone_beside_cts_that_are_called_by_their_case_do_not_stand_in_for_them(predictions, references, tmp_path):
+    named = tmp_path / "named"
+    for path in predictions.iterdir():
+        write_scan(read_scan(path / "sct.nii.gz", "ct"), named / f"{path.name}.nii.gz")
+    segment(named, named, synthetic=True)
+    assert evaluate(named, references, tmp_path / "scores").product == "image"
 
 
 def test_synthetic_mrs_have_their_own_protocol(references, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from transmodal.core.errors import DataError
 from transmodal.core.record import make_record
+from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.scan import read_scan, write_scan
 from transmodal.workflows.evaluate import evaluate
 from transmodal.workflows.report import report
@@ -102,6 +103,19 @@ def test_a_case_can_be_chosen_to_look_into(scores, tmp_path):
     with pytest.raises(DataError, match=r"--view head9: no method has a case of this name; there are .*head0, head1"):
         report([scores / "good"], tmp_path / "absent.html", view=["head9"])
     assert not (tmp_path / "absent.html").exists()
+
+
+def test_a_method_that_was_scored_on_another_grid_is_shown_on_that_of_the_first(scores, tmp_path):
+    references = scores.parent / "references"
+    for path in references.iterdir():
+        grid = isotropic_grid(read_scan(path / "ct.nii.gz", "ct").grid, 7.0)
+        for name, modality in (("ct", "ct"), ("mask", "mask")):
+            write_scan(resample(read_scan(path / f"{name}.nii.gz", modality), grid), tmp_path / "coarse" / path.name / f"{name}.nii.gz")
+    evaluate(scores.parent / "bad", tmp_path / "coarse", tmp_path / "scores", resample=True)
+    report([scores / "good", tmp_path / "scores"], tmp_path / "report.html", view=["head0"])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Look into head0" in page
+    assert "not scored on the same voxels of every case" in page
 
 
 def test_images_without_true_ones_can_be_looked_at(scores, tmp_path):

@@ -64,6 +64,8 @@ def test_what_cannot_be_shown_is_said(folder):
         show([folder / "mr.nii.gz"])
     with pytest.raises(ConfigError, match="--at 900 0 0: not within the first scan"):
         show([folder / "mr.nii.gz"], folder / "out.png", at=(900, 0, 0))
+    with pytest.raises(ConfigError, match="--window 400 -100: black comes first"):
+        show([folder / "ct.nii.gz"], folder / "out.png", limits=(400, -100))
     assert not (folder / "out.png").exists()
 
 

@@ -232,6 +232,16 @@ def test_the_folder_of_another_study_or_command_or_dataset_is_refused(done, data
         run_study(str(folder / "baselines.toml"), tmp_path, folder / "out")
 
 
+def test_scans_that_lie_where_a_study_would_write_stay(dataset, tmp_path):
+    scan = tmp_path / "out" / "heads" / "head2" / "mr.nii.gz"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(b"the original")
+    with pytest.raises(ConfigError, match="holds heads, which no study made"):
+        run_study(write(tmp_path, BRIEF), dataset, tmp_path / "out")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [scan]
+    assert scan.read_bytes() == b"the original"
+
+
 def test_a_folder_is_a_studys_from_its_first_step_on(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "_write_heads", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):

@@ -1,5 +1,6 @@
 """What made a result: the command, the versions, the machine, the seed and the hashes of the inputs."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transmodal.core.config import Config, validate
-from transmodal.core.errors import FileError
+from transmodal.core.errors import ConfigError, FileError
 from transmodal.core.files import read_json
 
 RECORD_NAME = "record.json"
@@ -71,14 +72,21 @@ def read_record(folder: Path) -> Record | None:
     return validate(Record, read_json(path), str(path)) if path.is_file() else None
 
 
-def require_replaceable(note: Path) -> None:
-    """Raise `FileError` unless there is no file, or it holds a record, by itself or beside other facts: what others wrote stays."""
+def find_record(folder: Path) -> Record | None:
+    """The record of a folder of which anyone may have made the contents; None as well if what is called so there is something else."""
+    with contextlib.suppress(FileError, ConfigError):
+        return read_record(folder)
+    return None
+
+
+def require_replaceable(note: Path, *commands: str) -> None:
+    """Raise `FileError` unless there is no file, or one of the commands wrote it: a record, by itself or beside other facts."""
     if not note.exists():
         return
     found = read_json(note)
     records = [found, found.get("record"), found.get("Record")] if isinstance(found, dict) else []
-    if not any(isinstance(record, dict) and "transmodal" in record.get("versions", {}) for record in records):
-        raise FileError(f"{note}: is no record of transmodal, and would be overwritten; choose another name for the result, or move it")
+    if not any(isinstance(record, dict) and record.get("command") in commands for record in records):
+        raise FileError(f"{note}: was not written by {' or '.join(commands)}, and would be overwritten; choose another place, or move it")
 
 
 def _version(name: str) -> str | None:

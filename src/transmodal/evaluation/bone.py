@@ -8,7 +8,7 @@ nothing depends on a start.
 """
 
 import numpy as np
-from jaxtyping import Bool, Real
+from jaxtyping import Bool, Int64, Real
 
 from transmodal.core.errors import DataError
 from transmodal.core.volume import Volume, require_same_grid
@@ -37,15 +37,25 @@ def bone_threshold_hu(image: Image, mask: Mask) -> float:
     float
         The lower edge of a bin; NaN where fewer than three bins hold a voxel, so that there are no three classes.
     """
-    from skimage.filters import threshold_multiotsu
-
     levels = np.clip((np.floor(image[mask]) - LOWEST_HU) // BIN_HU, 0, BINS - 1).astype(np.int64)
     counts = np.bincount(levels, minlength=BINS)
     counts[0] += np.count_nonzero(~mask)
     if np.count_nonzero(counts) < CLASSES:
         return float("nan")
-    last_soft = threshold_multiotsu(classes=CLASSES, hist=(counts, np.arange(BINS)))[-1]
-    return float(LOWEST_HU + BIN_HU * (int(last_soft) + 1))
+    return float(LOWEST_HU + BIN_HU * _first_of_three(counts))
+
+
+def _first_of_three(counts: Int64[np.ndarray, " bins"]) -> int:
+    """The first bin of the last of three classes, between which the variance is the largest: that within them is then the least."""
+    count = np.cumsum(counts, dtype=np.float64)
+    total = np.cumsum(counts * np.arange(len(counts), dtype=np.float64))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low = total**2 / count
+        high = (total[-1] - total) ** 2 / (count[-1] - count)
+        middle = (total - total[:, None]) ** 2 / (count - count[:, None])
+    # A row is the last bin of the first class, a column that of the second; empty classes are none.
+    between = np.triu(low[:, None] + middle + high, k=1)
+    return int(np.unravel_index(np.nanargmax(between), between.shape)[1]) + 1
 
 
 def bone_mask(image: Image, mask: Mask) -> Mask:

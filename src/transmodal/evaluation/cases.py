@@ -53,10 +53,15 @@ def match(predictions: Path, references: Path, prediction_stem: str, reference_s
     Raises
     ------
     DataError
-        If a folder holds no such scan, two scans carry one case's name, or no name is on both sides.
+        If a folder holds no such scan, two scans carry one case's name or are of one reference, or no name is on both sides.
     """
     wanted = find_images(references, reference_stem)
-    found = {_reference_name(case, wanted): path for case, path in find_images(predictions, prediction_stem).items()}
+    found: dict[str, Path] = {}
+    for case, path in find_images(predictions, prediction_stem).items():
+        name = _reference_name(case, wanted)
+        if name in found:
+            raise DataError(f"{found[name]} and {path} are both of {name}, which {references} has once; score them in two calls")
+        found[name] = path
     if len(found) == len(wanted) == 1 and found.get(predictions.name) and wanted.get(references.name):
         return Matching((Pair(references.name, found[predictions.name], wanted[references.name]),), (), ())
     common = sorted(found.keys() & wanted.keys())
@@ -105,6 +110,16 @@ def holds(folder: Path, stem: str) -> bool:
     return any(any(find(folder, stem)) for find in (_by_bids, _by_folder, _by_mark))
 
 
+def holds_any(folder: Path, stem: str) -> bool:
+    """The same, or whether there are scans that are called by their case alone."""
+    return holds(folder, stem) or any(_by_file(folder, stem))
+
+
+def person_of(case: str) -> str:
+    """Whom a case is of, where its name tells by BIDS: ``sub-1`` of ``sub-1_ses-2``; otherwise every case is somebody else."""
+    return case.split("_ses-")[0] if case.startswith("sub-") else case
+
+
 def companion(image: Path, case: str, stem: str) -> Path | None:
     """Find another scan of the same case beside `image`: ``<stem>.*``, or ``<case>_<stem>.*`` where files are named by the case."""
     name = parse_name(image)
@@ -148,7 +163,7 @@ def _reference_name(case: str, wanted: Collection[str]) -> str:
     """Find what the references call a case: as it is, without the session (where MR and CT are of two), or not yet safe as a folder."""
     if case in wanted:
         return case
-    person = case.split("_ses-")[0]
+    person = person_of(case)
     originals = {safe: name for name, safe in zip(wanted, safe_names(list(wanted)), strict=True)}
     return person if person in wanted else originals.get(case, case)
 

@@ -53,10 +53,11 @@ class CaseScores(Config):
 
 
 class CaseFailure(Config):
-    """A case that could not be scored, and why."""
+    """A case that could not be scored, and why; with the paths that the message may hold, for who passes it on without them."""
 
     case: str
     message: str
+    paths: tuple[str, ...] = ()
 
 
 class ScoreSheet(Config):

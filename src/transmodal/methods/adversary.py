@@ -63,6 +63,14 @@ Discriminator = Annotated[
 ]
 
 
+def require_slopes(discriminator: DiscriminatorSettings, adversarial: Adversarial) -> None:
+    """Raise `ValueError` if the penalty on the slopes of a Wasserstein critic would be of other images of the batch as well."""
+    if adversarial == "wasserstein" and isinstance(discriminator, ImageDiscriminatorSettings):
+        raise ValueError(
+            'adversarial = "wasserstein": the discriminator must not normalise over the batch; set discriminator.kind = "patch"'
+        )
+
+
 def require_images(view: View, smallest: int, where: str) -> None:
     """Raise `ConfigError` unless the view is of single slices that are not too small for a network."""
     if view.dims != 2 or view.context:

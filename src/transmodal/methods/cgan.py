@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from transmodal.contracts import LearnedMethod, Metrics, Optimization, Preview, Update
@@ -39,7 +39,7 @@ from transmodal.engine.health import ImageHealth
 from transmodal.engine.predict import Setting, cycle, synthesize, synthesize_with_uncertainty
 from transmodal.losses.adversarial import Adversarial, generator_loss
 from transmodal.losses.voxel import l1
-from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images
+from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_images, require_slopes
 from transmodal.methods.architecture import Network, UNetSettings
 from transmodal.methods.paired_loss import Loss, PairedLoss
 
@@ -90,6 +90,11 @@ class CGANSettings(Config):
     learning_rate_discriminator: float = Field(default=1e-4, gt=0)
     beta_1: float = Field(default=0.9, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fair(self) -> "CGANSettings":
+        require_slopes(self.discriminator, self.adversarial)
+        return self
 
 
 class CGAN(LearnedMethod):

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from jaxtyping import Float
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from transmodal.contracts import Metrics, Optimization, Update
@@ -29,7 +29,7 @@ from transmodal.engine.pool import ImagePool
 from transmodal.engine.predict import Setting
 from transmodal.losses.adversarial import Adversarial, generator_loss
 from transmodal.losses.voxel import l1, l2
-from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam
+from transmodal.methods.adversary import Discriminator, Judge, PatchGANSettings, adam, require_slopes
 from transmodal.methods.architecture import Network, ResnetSettings
 from transmodal.methods.two_way import DIRECTIONS, MODALITIES, Images, TwoWay
 
@@ -81,6 +81,11 @@ class CycleGANSettings(Config):
     )
     beta_1: float = Field(default=0.5, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fair(self) -> "CycleGANSettings":
+        require_slopes(self.discriminator, self.adversarial)
+        return self
 
 
 class CycleGAN(TwoWay):

@@ -113,6 +113,8 @@ class PriorSettings(Config):
 
     @model_validator(mode="after")
     def _in_order(self) -> "PriorSettings":
+        if self.use == "channel" and (self.informed or self.weighting != (WeightingSettings(),)):
+            raise ValueError('informed and weighting are for use = "weighted"; leave them out, or set it')
         starts = [weighting.from_step for weighting in self.weighting]
         if starts[0] != 0 or sorted(set(starts)) != starts:
             raise ValueError(f"method.weighting begins at the steps {starts}; the first must be 0, and each later than the one before")
@@ -156,6 +158,12 @@ class Prior(PairedMethod):
         copied = self.folder / ATLASES_NAME  # before an interruption
         _require_atlases(copied if (copied / RUN_NAME).is_file() else Path(self.settings.atlases))
         self._loss.initialize()
+
+    def restart(self) -> None:
+        """Begin with the first weighting."""
+        network = self.networks["generator"]
+        if isinstance(network, BoneWeighted):
+            network.step.zero_()
 
     def extra_images(self, dataset: Dataset, subjects: Sequence[str]) -> ExtraImages:
         """The CT of the atlases for each subject, and the smoothed masks of their bone."""

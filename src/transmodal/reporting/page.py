@@ -195,7 +195,7 @@ def _picture(chart: Chart, alt: str) -> Picture:
 def _cases(scored: Sequence[Scored]) -> Iterator[Section]:
     for method in scored:
         tables = [cases_table(note, method.name, method.sheet) for note in method.sheet.protocols if method.sheet.cases]
-        failures = [(failure.case, without_folders(failure.message)) for failure in method.sheet.failures]
+        failures = [(failure.case, without_folders(failure.message, failure.paths)) for failure in method.sheet.failures]
         facts = [("Cases that could not be scored", failures)] if failures else []
         yield Section(title=f"Case by case: {method.name}", tables=tables, facts=facts)
 
@@ -335,12 +335,13 @@ def _provenance(scored: Sequence[Scored], trained: Sequence[Trained], made: Reco
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
+    settings = record.settings.items()
     return [
         ("Command", record.command),
         ("Made", record.created),
         ("Seed", "none" if record.seed is None else str(record.seed)),
         ("Platform", record.platform),
         *((f"{name} version", version) for name, version in record.versions.items()),
-        *((key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for key, value in record.settings.items()),
-        *((f"SHA-256 of {name}", digest) for name, digest in record.inputs.items()),
+        *((key, without_folders(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))) for key, value in settings),
+        *((f"SHA-256 of {without_folders(name)}", digest) for name, digest in record.inputs.items()),
     ]

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+import numpy as np
+
+from transmodal.evaluation.cases import person_of
 from transmodal.evaluation.protocol import MetricNote, ProtocolNote
 from transmodal.evaluation.results import ScoreSheet
 from transmodal.evaluation.statistics import PairedComparison, Summary, compare, holm
@@ -80,6 +83,8 @@ def methods_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreSheet
 def differences_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreSheet]]) -> Table:
     """One row a pair of methods: how far they are apart by the protocol's first metric, over the cases that both have done.
 
+    Of a person with several sessions the mean counts as one case: the test asks for independent ones.
+
     Of a metric whose best value is zero, such as a bias, the size is compared. Tested by Wilcoxon's signed ranks, with p values adjusted
     for the number of pairs by Holm's procedure.
 
@@ -103,7 +108,7 @@ def differences_table(protocol: ProtocolNote, sheets: Sequence[tuple[str, ScoreS
     heads += [("p, adjusted", ""), ("Rank-biserial", "")]
     note = (
         "Wilcoxon signed-rank test over the cases, two-sided, adjusted by Holm's procedure for the pairs of this table; interval of the "
-        "mean by Student's t."
+        "mean by Student's t. The sessions of one person (BIDS) are averaged first, and count as one case."
     )
     return Table(f"{protocol.title}: differences in {label} between methods, case by case", heads, rows, [note])
 
@@ -136,7 +141,11 @@ def _values(sheet: ScoreSheet, protocol: str, metric: MetricNote) -> dict[str, f
 
 def _compare(first: dict[str, float], second: dict[str, float]) -> PairedComparison:
     common = sorted(first.keys() & second.keys())
-    return compare([first[case] for case in common], [second[case] for case in common])
+    people: dict[str, list[str]] = {}
+    for case in common:
+        people.setdefault(person_of(case), []).append(case)
+    of_each = [[float(np.mean([values[case] for case in cases])) for cases in people.values()] for values in (first, second)]
+    return compare(of_each[0], of_each[1])
 
 
 def _difference_cells(comparison: PairedComparison, p: float | None, unit: str) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from transmodal.core.volume import target_of
 from transmodal.evaluation.protocol import MetricNote
@@ -55,9 +56,14 @@ def lead(name: str, sheet: ScoreSheet) -> list[str]:
     return sentences
 
 
-def without_folders(message: str) -> str:
-    """The message with no more of a path than the file and its folder: a page goes to others, and paths may hold names of people."""
-    return re.sub(r"(?<![\w/])(?:\.{0,2}/)(?:[^\s/:;,]+/)+([^\s/:;,]+/[^\s/:;,]+)", r"…/\1", message)
+def without_folders(message: str, paths: Sequence[str] = ()) -> str:
+    """The message with no more of a path than the file and its folder: a page goes to others, and paths may hold names of people.
+
+    Paths are recognized by their slashes, as far as no space is in them; those of which it is known that they occur, whatever they hold.
+    """
+    for path in sorted(paths, key=len, reverse=True):
+        message = message.replace(path, "/".join(("…", *Path(path).parts[-2:])))
+    return re.sub(r"(?<![\w/…])(?:[^\s/:;,\"'(]*/)(?:[^\s/:;,]+/)+([^\s/:;,]+/[^\s/:;,]+)", r"…/\1", message)
 
 
 def product_of(sheet: ScoreSheet) -> str:
@@ -70,11 +76,21 @@ def cautions(sheets: Sequence[tuple[str, ScoreSheet]]) -> list[str]:
     found = [caution for name, sheet in sheets for caution in _cautions(name, sheet)]
     if len({frozenset(case.case for case in sheet.cases) for _, sheet in sheets}) > 1:
         found.append("The methods were not scored on the same cases, so their means are not comparable as they stand.")
+    if _true_images_differ([sheet for _, sheet in sheets]):
+        found.append("The methods were not scored on the same voxels of every case, so their scores are not comparable as they stand.")
     if len(sheets) > 1:
         found.append(
             "Differences between methods are tested over these cases; how far apart two trainings of one method are is not known from them."
         )
     return list(dict.fromkeys(found))
+
+
+def _true_images_differ(sheets: Sequence[ScoreSheet]) -> bool:
+    """Whether a case was scored in masks of different sizes, as it is when its true image lay on another grid."""
+    voxels: dict[str, set[int]] = {}
+    for case in (case for sheet in sheets for case in sheet.cases):
+        voxels.setdefault(case.case, set()).add(case.mask_voxels)
+    return any(len(numbers) > 1 for numbers in voxels.values())
 
 
 def _cautions(name: str, sheet: ScoreSheet) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The images of a case: those that were scored, or those that were made and have no true image; and what a report shows of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,8 @@ def agreement_of(images: CaseImages) -> Agreement | None:
 def compare(case: str, makers: Sequence[Maker]) -> tuple[Compared | None, list[str]]:
     """What the methods made of a case, as far as they go the way of the first that did, and what kept others from being shown.
 
-    Of scored methods the latter is said where their slices would be. Where no image is left there is nothing.
+    All are shown on the grid of the first, beside its true image. Of scored methods the latter is said where their slices would be. Where
+    no image is left there is nothing.
     """
     found: list[tuple[str, CaseImages]] = []
     problems = []
@@ -113,9 +114,18 @@ def compare(case: str, makers: Sequence[Maker]) -> tuple[Compared | None, list[s
         except TransmodalError as error:
             problems += [] if maker.scored else [f"{case} by {maker.name} is not shown: {error}"]
             continue
-        if not found or images.prediction.modality == found[0][1].prediction.modality:
+        if not found:
             found.append((maker.name, images))
+        elif images.prediction.modality == found[0][1].prediction.modality:
+            found.append((maker.name, _beside_first(found[0][1], images)))
     return (_compared(case, found) if found else None), problems
+
+
+def _beside_first(first: CaseImages, images: CaseImages) -> CaseImages:
+    """What another method made, with the rest of a case as the first one has it."""
+    grid = first.prediction.grid
+    again, uncertainty = (None if volume is None else _onto(volume, grid) for volume in (images.again, images.uncertainty))
+    return replace(first, prediction=_onto(images.prediction, grid), again=again, uncertainty=uncertainty)
 
 
 def _compared(case: str, found: Sequence[tuple[str, CaseImages]]) -> Compared:

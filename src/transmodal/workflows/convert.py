@@ -171,7 +171,7 @@ def convert(
     require_room(output)
     read = {name: path for name, path in {"ct": scan, "table": table, "brain": brain}.items() if path}
     require_apart([output], read.values())
-    require_replaceable(output.with_name(f"{strip_scan_suffix(output.name)}.json"))
+    require_replaceable(output.with_name(f"{strip_scan_suffix(output.name)}.json"), "convert")
     make = _maker(to, given)
     source = _source(scan, series, force_geometry)
     with about(scan, *([brain] if brain else [])):

@@ -11,9 +11,9 @@ import numpy as np
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, TransmodalError, about
 from transmodal.core.files import folder_lock, sha256, write_json
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, Record, make_record, read_record
+from transmodal.core.record import RECORD_NAME, Record, find_record, make_record, require_replaceable
 from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
-from transmodal.evaluation.cases import Matching, Pair, companion, companion_of_prediction, find_images, holds, match
+from transmodal.evaluation.cases import Matching, Pair, companion, companion_of_prediction, find_images, holds, holds_any, match
 from transmodal.evaluation.dose import DOSE, dose_protocol
 from transmodal.evaluation.papers import BONE
 from transmodal.evaluation.protocol import Case, Protocol, Side, score
@@ -25,6 +25,8 @@ from transmodal.imaging.plausibility import require_plausible
 from transmodal.imaging.scan import read_scan
 
 DEFAULT_PROTOCOLS: dict[Direction, tuple[str, ...]] = {"mr2ct": ("synthrad2023", "tissue"), "ct2mr": ("mr",)}
+# The commands that make true images, or register them.
+_ORIGINS = ("simulate", "prepare", "study")
 _BONE_PROTOCOLS = (BONE.note.name,)
 
 
@@ -71,6 +73,8 @@ def evaluate(
     ------
     ConfigError
         If a protocol does not exist, is for the other modality, or needs what is not installed.
+    FileError
+        If `out` holds the record of another command.
     DataError
         If no prediction has a reference.
     CasesFailed
@@ -81,6 +85,7 @@ def evaluate(
     chosen = _choose(_prescribed(_named(wanted), prescription_gy), target, product)
     matching = match(Path(predictions), Path(references), "bone" if product == "bone" else f"s{target}", target)
     mask_paths = find_images(Path(masks), "mask") if masks else None
+    require_replaceable(Path(out) / RECORD_NAME, "evaluate")
     with folder_lock(Path(out)):
         cases, failures = _score_cases(_CaseScorer(Path(out), direction, product, chosen, mask_paths, resample), matching, references)
         sheet = _sheet(Path(predictions), Path(references), direction, product, chosen, cases, failures, matching)
@@ -162,14 +167,16 @@ class _CaseScorer:
 def _score_cases(scorer: _CaseScorer, matching: Matching, references: Path) -> tuple[list[CaseScores], list[CaseFailure]]:
     cases = []
     failures = [
-        CaseFailure(case=case, message=f"{case}: there is no reference of this name in {references}") for case in matching.unreferenced
+        CaseFailure(case=case, message=f"{case}: there is no reference of this name in {references}", paths=(str(references),))
+        for case in matching.unreferenced
     ]
     for pair in track(matching.pairs, "evaluating"):
         try:
             with about(pair.reference, pair.prediction):
                 cases.append(scorer.score(pair))
         except TransmodalError as error:
-            failures.append(CaseFailure(case=pair.case, message=f"{pair.case}: {error}"))
+            paths = (str(pair.reference), str(pair.prediction))
+            failures.append(CaseFailure(case=pair.case, message=f"{pair.case}: {error}", paths=paths))
     return cases, failures
 
 
@@ -183,7 +190,7 @@ def _sheet(
     failures: Sequence[CaseFailure],
     matching: Matching,
 ) -> ScoreSheet:
-    made_by, origin = read_record(predictions), _origin(references)
+    made_by, origin = find_record(predictions), _origin(references)
     notes = tuple(protocol.note for protocol in protocols)
     return ScoreSheet(
         label=_setting(made_by, "title") or _setting(made_by, "model") or predictions.resolve().name,
@@ -203,8 +210,8 @@ def _sheet(
 
 
 def _product(predictions: Path, direction: Direction) -> Product:
-    """What the predictions are: masks of bone, if there are such and no synthetic CT."""
-    masks = direction == "mr2ct" and holds(predictions, "bone") and not holds(predictions, "sct")
+    """What the predictions are: masks of bone, if there are such and no synthetic CT, called so or by its case."""
+    masks = direction == "mr2ct" and holds(predictions, "bone") and not holds_any(predictions, "sct")
     return "bone" if masks else "image"
 
 
@@ -235,9 +242,9 @@ def _choose(protocols: tuple[Protocol, ...], modality: Modality, product: Produc
 
 
 def _origin(references: Path) -> Record | None:
-    """Read the record of the references; in SynthRAD layout (``Task1/brain/CASE``) it may lie up to two folders above them."""
+    """Find what made the references; in SynthRAD layout (``Task1/brain/CASE``) its record may lie up to two folders above them."""
     folders = (references.resolve(), *references.resolve().parents[:2])
-    return next((record for folder in folders if (record := read_record(folder))), None)
+    return next((record for folder in folders if (record := find_record(folder)) and record.command in _ORIGINS), None)
 
 
 def _setting(record: Record | None, key: str) -> str | None:

@@ -1,5 +1,6 @@
 """A run as a model to pass on: what prediction needs, with weights in half precision, and nothing else."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -11,12 +12,16 @@ from transmodal.core.files import atomic_folder, sha256
 from transmodal.engine.checkpoint import save_tree
 from transmodal.engine.run import read_run, write_run
 from transmodal.engine.train import WEIGHTS_NAME
+from transmodal.imaging.preparation import TEMPLATE_NAME
 from transmodal.methods.builtin import HASH_NAME
+from transmodal.methods.prior import ATLASES_NAME
 from transmodal.methods.runs import load_method
 
 
 def export(run: Path, out: Path) -> float:
     """Write the model of a run: ``run.json``, ``weights.safetensors`` and ``weights.sha256``, which `load_method` reads as a run.
+
+    The atlases of a run that builds on some, and the files of a template, go with it as they are: atlases are scans of people.
 
     Parameters
     ----------
@@ -49,6 +54,9 @@ def export(run: Path, out: Path) -> float:
         save_tree(folder / WEIGHTS_NAME, weights)
         (folder / HASH_NAME).write_text(f"{sha256(folder / WEIGHTS_NAME)}  {WEIGHTS_NAME}\n")
         write_run(folder, read_run(run))
+        for name in (ATLASES_NAME, TEMPLATE_NAME):
+            if (run / name).is_dir():
+                shutil.copytree(run / name, folder / name)
     return (out / WEIGHTS_NAME).stat().st_size / 1e6
 
 

@@ -47,6 +47,9 @@ def segment(scan: Path, output: Path, *, synthetic: bool = False) -> list[Path]:
         _segment_case(scan, case, output, output.with_name(f"{strip_scan_suffix(output.name)}.json"))
         return [output]
     images = find_images(scan, "sct" if synthetic else "ct")
+    apart = output.resolve() != scan.resolve()  # otherwise the record there says what made the CTs
+    if apart:
+        require_replaceable(output / RECORD_NAME, "segment")
     done, failures = [], []
     for case, path in track(images.items(), "segmenting", total=len(images)):
         target = output / case / BONE_NAME
@@ -55,7 +58,7 @@ def segment(scan: Path, output: Path, *, synthetic: bool = False) -> list[Path]:
             done.append(target)
         except TransmodalError as error:
             failures.append(f"{case}: {error}")
-    if output.resolve() != scan.resolve():  # where the record says what made the CTs
+    if apart:
         write_json(output / RECORD_NAME, make_record("segment", settings=_SETTINGS).model_dump(mode="json"))
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(images)} CTs could not be segmented:\n" + "\n".join(failures))
@@ -66,7 +69,7 @@ def _segment_case(path: Path, case: str, target: Path, note: Path) -> None:
     """Write a mask and its record, unless both are there already and were made of the same files."""
     mask_path = companion(path, case, "mask")
     require_apart([target, note], [path, *([mask_path] if mask_path else [])])
-    require_replaceable(note)
+    require_replaceable(note, "segment", "synthesize")
     inputs = {"ct": sha256(path)} | ({"mask": sha256(mask_path)} if mask_path else {})
     if target.is_file() and note.is_file() and _made_of(read_json(note)) == (inputs, _SETTINGS):
         return

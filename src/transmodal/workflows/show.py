@@ -54,9 +54,11 @@ def show(
     Raises
     ------
     ConfigError
-        If the picture can go nowhere, or the point lies outside the first scan.
+        If the picture can go nowhere, the point lies outside the first scan, or black is not less than white.
     """
     _require_place(out)
+    if limits and limits[0] >= limits[1]:
+        raise ConfigError(f"--window {limits[0]:g} {limits[1]:g}: black comes first, and must be less than white")
     volumes = [_read(Path(path)) for path in ([reference] if reference else []) + list(scans)]
     paths = ([Path(reference)] if reference else []) + [Path(path) for path in scans]
     upright = canonical(volumes[0])

@@ -251,6 +251,9 @@ def _require_own(out: Path, record: Record) -> None:
     """A folder holds one study, with one set of settings and inputs; or nothing yet."""
     there = read_record(out)
     if there is None:
+        strangers = [name for name in (HEADS_NAME, CELLS_NAME) if (out / name).exists()]
+        if strangers:
+            raise ConfigError(f"{out}: holds {' and '.join(strangers)}, which no study made; give a new folder for this one")
         return
     old, new = ({"command": found.command, "seed": found.seed, **found.settings, **found.inputs} for found in (there, record))
     names = {**new, **old} if old["command"] == new["command"] else ["command"]  # another command's settings say nothing here

@@ -67,7 +67,7 @@ def surface(
     mask : Path, optional
         By default all of the image counts.
     threshold_hu : float
-        Above it is bone.
+        Of CTs, above it is bone.
     specks_mm3 : float
         Pieces and cavities of less volume are left out, of the reference too.
 

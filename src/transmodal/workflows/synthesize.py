@@ -209,7 +209,7 @@ class _Place:
 
     def require_free(self, read: list[Path], extras: list[Extra]) -> None:
         """Refuse to write over or to remove what is read, and to write over a note that is not ours."""
-        require_replaceable(self.note)
+        require_replaceable(self.note, "synthesize", "segment")
         require_apart([self.target, self.note, *(self.extras[extra] for extra in extras), *self._left_over(extras)], read)
 
     def clear(self, extras: list[Extra]) -> None:
@@ -374,6 +374,9 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
     cases = [case for case in found.subjects if wanted is None or case.id in wanted]
     if not cases:
         raise DataError(f"{source}: none of the subjects there is in the part {part} of the run")
+    apart = output.resolve() != source.resolve()  # otherwise the record there says what the scans are
+    if apart:
+        require_replaceable(output / RECORD_NAME, "synthesize")
     if found.layout == "bids":
         describe_derivative(output, source)
     done, failures = [], []
@@ -386,7 +389,7 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
             done.append(place.target)
         except TransmodalError as error:
             failures.append(f"{case.id}: {error}")
-    if output.resolve() != source.resolve():  # where the record says what the scans are
+    if apart:
         write_json(output / RECORD_NAME, make_record("synthesize", settings={**maker.settings, "part": part}).model_dump(mode="json"))
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(cases)} scans could not be synthesized:\n" + "\n".join(failures))

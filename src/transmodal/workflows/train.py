@@ -121,6 +121,7 @@ def _take_weights(method: LearnedMethod, begin: Path) -> None:
     weights = load_tree(path)
     for name, network in method.networks.items():
         load_weights(network, weights.get(name, {}), f"--from {begin}: {name}")
+    method.restart()
 
 
 def _require_divisible(view: View, method: LearnedMethod) -> None:
