@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from transmodal import __version__
-from transmodal.core.errors import Interrupted, OutOfMemory, TransmodalError
+from transmodal.core.errors import ConfigError, Interrupted, OutOfMemory, TransmodalError
 
 app = App(
     name="transmodal",
@@ -166,6 +166,8 @@ def prepare(
     from transmodal.methods.recipe import load_preparation
     from transmodal.workflows.prepare import prepare as run
 
+    if native and spacing_mm is not None:
+        raise ConfigError(f"--native and --spacing-mm {spacing_mm:g}: the scans' own grids, or one spacing for all; leave one out")
     given = {"registration.kind": register, "spacing_mm": "native" if native else spacing_mm}
     shortcuts = [f"preparation.{name}={value}" for name, value in given.items() if value is not None]
     settings = load_preparation(recipe, [*(set_ or []), *shortcuts])

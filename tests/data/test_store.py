@@ -52,3 +52,14 @@ def test_a_missing_image_and_a_missing_dataset_are_named(stored, tmp_path):
         stored[0].read_all("b", "ct")
     with pytest.raises(FileError, match=r"dataset\.json"):
         Dataset(tmp_path)
+
+
+def test_a_damaged_piece_is_named(stored):
+    chunk = next(path for path in (stored[0].folder / "images.zarr" / "a" / "ct" / "c").rglob("*") if path.is_file())
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(FileError, match=r"a/ct: the image is damaged .*delete this folder"):
+            Dataset(stored[0].folder).read_all("a", "ct")
+    finally:
+        chunk.write_bytes(whole)

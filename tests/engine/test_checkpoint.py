@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from transmodal.core.errors import CheckpointError
-from transmodal.engine.checkpoint import KEPT, load_latest, load_optimizer, load_tree, load_weights, save_checkpoint, save_tree
+from transmodal.engine.checkpoint import (
+    KEPT,
+    checkpoint_path,
+    load_latest,
+    load_optimizer,
+    load_tree,
+    load_weights,
+    save_checkpoint,
+    save_tree,
+)
 
 
 def test_trees_come_back_as_they_were(tmp_path):
@@ -67,6 +76,25 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path):
         save_checkpoint(tmp_path, step, {"step": step})
     assert len(list(tmp_path.glob("checkpoints/*"))) == KEPT
     assert load_latest(tmp_path, pytest.fail)["step"] == 4
+
+
+def test_a_training_that_began_again_keeps_what_it_writes(tmp_path):
+    for step in (30, 40, 12):
+        save_checkpoint(tmp_path, step, {"step": step})
+    assert [path.name for path in tmp_path.glob("checkpoints/*")] == ["step-00000012.safetensors"]
+
+
+def test_one_damaged_checkpoint_is_passed_over_and_of_all_it_is_said(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step})
+    one, two = (checkpoint_path(tmp_path, step) for step in (1, 2))
+    two.write_bytes(two.read_bytes()[:-9])
+    said = []
+    assert load_latest(tmp_path, said.append)["step"] == 1
+    assert len(said) == 1 and "step-00000002" in said[0] and "the one before it" in said[0]
+    one.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"step-00000002.*no other is whole: begin another run with .*--from"):
+        load_latest(tmp_path, pytest.fail)
 
 
 def test_weights_of_another_architecture_are_explained():

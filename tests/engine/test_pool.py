@@ -75,6 +75,20 @@ def test_what_is_kept_is_a_copy():
     assert contents(pool) == [1, 2]
 
 
+def test_images_from_a_file_and_from_a_device_are_saved_together(monkeypatch):
+    """As after a resumed training on a GPU, which is stood in for by a tensor that only `cpu` makes one like the others."""
+
+    class Elsewhere(torch.Tensor):
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    pool = ImagePool(2)
+    pool.load_state({"images": numbered(1)})
+    pool.exchange(numbered(2).as_subclass(Elsewhere))
+    assert type(pool.state()["images"]) is torch.Tensor
+    assert contents(pool) == [1, 2]
+
+
 @pytest.mark.parametrize("filled", [0, 2, 3, 7])
 def test_it_goes_on_exactly_from_a_file(tmp_path, filled):
     pool, again = ImagePool(3), ImagePool(3)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from transmodal import cli
-from transmodal.core.errors import CheckpointError, ConfigError
+from transmodal.core.errors import CheckpointError, ConfigError, FileError
 from transmodal.core.files import sha256
 from transmodal.methods import builtin
 from transmodal.methods.builtin import CARD_NAME, DEFAULT_MODEL, HASH_NAME, builtin_models, find_model
@@ -28,7 +28,7 @@ def test_a_built_in_model_is_found_by_its_name_and_any_other_is_a_folder(models,
     assert find_model("some-mr") == models
     (tmp_path / "run").mkdir()
     assert find_model(tmp_path / "run") == tmp_path / "run"
-    with pytest.raises(ConfigError, match="no folder of a run, and no built-in model, of which there are some-mr"):
+    with pytest.raises(FileError, match="no folder of a run, and no built-in model, of which there are some-mr"):
         find_model("some_mr")
     (tmp_path / "some-mr").mkdir()
     assert find_model("some-mr").resolve() == (tmp_path / "some-mr")

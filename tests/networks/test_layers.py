@@ -6,7 +6,10 @@ from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
 from transmodal.networks.dual_discriminator import DualDiscriminator
 from transmodal.networks.layers import CHANNELS_LAST, CONV, InstanceNorm, bare_instance_norm
 from transmodal.networks.patchgan import PatchGAN
+from transmodal.networks.resenc import ResEncUNet
 from transmodal.networks.resnet_generator import ResnetGenerator
+from transmodal.networks.unet import UNet
+from transmodal.networks.vgg_unet import VGGUNet
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,24 @@ def test_instance_norm_and_its_gradients_are_the_same_in_either_layout(size, ima
         assert result.is_contiguous(memory_format=layout)
         found.append([result, image.grad, norm.weight.grad.clone(), norm.bias.grad.clone()])
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (UNet(2, channels=(4, 8)), (1, 1, 16, 16)),
+        (UNet(3, channels=(4, 8)), (1, 1, 8, 8, 8)),
+        (ResEncUNet(3, channels=(4, 8), blocks=(1, 1)), (1, 1, 8, 8, 8)),
+        (VGGUNet((2, 2, 4, 4, 8)), (1, 1, 16, 16)),
+        (ResnetGenerator(channels=4, blocks=1), (1, 1, 16, 16)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_networks_give_is_not_in_steps_of_bfloat16(network, shape):
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        made = network(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    assert made.dtype == torch.float32
+    assert (made != made.bfloat16()).float().mean() > 0.9
 
 
 def test_gradients_of_small_volumes_are_right_in_bfloat16():

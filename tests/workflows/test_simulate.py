@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from transmodal.core.errors import ConfigError
+from transmodal.core.errors import ConfigError, FileError
 from transmodal.core.record import RECORD_NAME
 from transmodal.core.volume import Volume
 from transmodal.imaging.layouts import find_subjects
@@ -68,6 +68,16 @@ def test_finished_subjects_are_kept_and_changed_settings_are_not(tmp_path):
     assert all(after > before for after, before in zip(times(), first, strict=True))
     simulate(tmp_path, subjects=1, shape=(24, 24, 24))
     assert (tmp_path / "Task1/brain/sim0001/mr.nii.gz").read_bytes() == image
+
+
+def test_heads_of_others_are_not_written_over(tmp_path):
+    scan = tmp_path / "Task1" / "brain" / "p0001" / "mr.nii.gz"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(b"of a patient")
+    with pytest.raises(FileError, match="holds p0001, which simulate did not write"):
+        simulate(tmp_path, subjects=1, shape=(24, 24, 24), prefix="p")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [scan]
+    assert scan.read_bytes() == b"of a patient"
 
 
 def test_a_subject_does_not_depend_on_how_many_there_are(made, tmp_path):

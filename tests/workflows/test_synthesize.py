@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -14,6 +13,10 @@ from transmodal.methods.baseline import Baseline
 from transmodal.methods.recipe import load_recipe
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def test_a_result_of_which_the_note_was_not_written_is_made_anew(run, dataset, h
     other = train(load_recipe("baseline-constant", ["train.steps=1", "train.batch_size=1"]), dataset, tmp_path / "other", quiet=True)
     expected = [read_scan(path, "ct").array for path in synthesize(heads, tmp_path / "out", run)]
     with monkeypatch.context() as patched:
-        patched.setattr("transmodal.workflows.synthesize._write_extras", lambda *_: signal.raise_signal(signal.SIGINT))
+        patched.setattr("transmodal.workflows.synthesize._write_extras", interrupted)
         with pytest.raises(KeyboardInterrupt):
             synthesize(heads, tmp_path / "out", other)
     assert not np.array_equal(read_scan(tmp_path / "out" / "head0" / "sct.nii.gz", "ct").array, expected[0])

@@ -1,5 +1,4 @@
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -13,6 +12,10 @@ from transmodal.imaging.scan import read_scan
 from transmodal.methods.recipe import load_recipe
 from transmodal.workflows.synthesize import synthesize
 from transmodal.workflows.train import train
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def test_the_same_command_goes_on_where_a_folder_of_patients_was_stopped(run, ar
     for patient in ("a", "b"):
         series(tmp_path / "mr" / patient, array, series=patient, PatientID=patient)
     with monkeypatch.context() as patched:
-        patched.setattr(f"transmodal.workflows.synthesize.{last}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patched.setattr(f"transmodal.workflows.synthesize.{last}", interrupted)
         with pytest.raises(KeyboardInterrupt):
             synthesize(tmp_path / "mr", tmp_path / "sct", run)
     done = synthesize(tmp_path / "mr", tmp_path / "sct", run)

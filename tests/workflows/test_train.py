@@ -126,11 +126,48 @@ def test_a_training_begins_with_the_weights_of_another(dataset, tmp_path):
     wider = load_recipe("unet2d-quick", [*small, "method.network.channels=[8,8]"])
     with pytest.raises(CheckpointError, match=r"--from .*first: generator: the weights belong to another architecture"):
         train(wider, dataset, tmp_path / "third", begin=first, quiet=True)
-    with pytest.raises(FileError, match=r"--from nowhere: neither a run with weights.safetensors nor one of the built-in models: any-mr"):
+    with pytest.raises(FileError, match="nowhere: no folder of a run, and no built-in model, of which there are any-mr"):
         train(still, dataset, tmp_path / "third", begin=Path("nowhere"), quiet=True)
     with pytest.raises(ConfigError, match="the recipe baseline-constant trains no networks"):
         train(load_recipe("baseline-constant"), dataset, tmp_path / "third", begin=first, quiet=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match=r"--from .*empty: neither a run with weights.safetensors nor one of the built-in models: any-mr"):
+        train(still, dataset, tmp_path / "third", begin=tmp_path / "empty", quiet=True)
     assert not (tmp_path / "third").exists()
+
+
+def test_a_run_goes_on_from_where_it_began_alone(dataset, tmp_path):
+    first = train(tiny("train.steps=1"), dataset, tmp_path / "first", quiet=True)
+    second = train(tiny("train.steps=1", "train.seed=1"), dataset, tmp_path / "second", begin=first, quiet=True)
+    shutil.rmtree(second / "checkpoints")  # as if it had been killed before the first one
+    for run, begin, message in (
+        (second, None, "give the same --from"),
+        (second, second, "give the same"),
+        (first, second, "leave --from out"),
+    ):
+        recipe = tiny("train.steps=1", f"train.seed={int(run == second)}")
+        with pytest.raises(ConfigError, match=message):
+            train(recipe, dataset, run, resume=True, begin=begin, quiet=True)
+
+
+def test_a_run_that_was_killed_while_it_began_begins_anew(dataset, tmp_path):
+    run = tmp_path / "run"
+    train(tiny("train.steps=1"), dataset, run, quiet=True)
+    for path in (run / "checkpoints", run / "tensorboard"):
+        shutil.rmtree(path)
+    for path in list(run.iterdir()):
+        if path.name != "record.json":
+            path.unlink()
+    (run / ".999999.transmodal-partial.run.json.x").write_text("{")
+    train(tiny("train.steps=1"), dataset, run, resume=True, quiet=True)
+    assert {"run.json", "record.json", "weights.safetensors"} <= {path.name for path in run.iterdir()}
+    assert not list(run.glob(".*partial*"))
+
+
+@pytest.mark.parametrize(("choices", "message"), [({"devices": 0}, "--devices 0"), ({"accelerator": "tpu"}, "--accelerator tpu")])
+def test_devices_that_are_not_there_are_refused(dataset, tmp_path, choices, message):
+    with pytest.raises(ConfigError, match=message):
+        train(tiny("train.steps=1"), dataset, tmp_path / "run", quiet=True, **choices)
 
 
 def test_a_run_is_not_overwritten(dataset, tmp_path):

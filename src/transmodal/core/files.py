@@ -134,9 +134,18 @@ def read_json(source: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of the bytes of a file."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Hexadecimal SHA-256 of the bytes of a file, or `FileError` where they cannot be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        hint = "it links to what is not there; get its contents first" if Path(path).is_symlink() else "check the name and the permissions"
+        raise FileError(f"{path}: cannot be read ({error.strerror or error}); {hint}") from error
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """SHA-256 over the hashes of files, whatever they are called and wherever they lie."""
+    return hashlib.sha256("".join(sorted(sha256(path) for path in paths)).encode()).hexdigest()
 
 
 def folders_below(folder: Path) -> list[Path]:

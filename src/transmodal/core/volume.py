@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int16, Shaped
 
 from transmodal.core.errors import DataError, GeometryError
 
@@ -182,6 +182,12 @@ def target_of(direction: Direction) -> Modality:
 def reverse(direction: Direction) -> Direction:
     """The other direction."""
     return "ct2mr" if direction == "mr2ct" else "mr2ct"
+
+
+def whole_hu(array: Shaped[np.ndarray, "*s"]) -> Int16[np.ndarray, "*s"]:
+    """HU as scanners store them: rounded, and what lies beyond 16 bits at their end."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(array), limits.min, limits.max).astype(np.int16)
 
 
 def require_same_grid(first: Grid, second: Grid, first_name: str, second_name: str) -> None:

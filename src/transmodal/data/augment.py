@@ -1,6 +1,7 @@
 """Random changes of a sample. Each is drawn once, as plain numbers, and then applied by a deterministic twin."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +30,7 @@ class Augmentation(Config):
         The CT is left alone, because its units are absolute.
     """
 
-    flip: tuple[int, ...] = ()
+    flip: tuple[Literal[0, 1, 2], ...] = ()
     rotation_deg: float = Field(default=0.0, ge=0, le=180)
     scale: float = Field(default=0.0, ge=0, lt=1)
     translation: int = Field(default=0, ge=0)

@@ -32,6 +32,11 @@ def write_image(dataset: Path, subject: str, name: str, voxels: Shaped[np.ndarra
         array[...] = voxels
 
 
+def has_image(dataset: Path, subject: str, name: str) -> bool:
+    """Whether the voxels of an image are stored."""
+    return (Path(dataset) / ARRAYS_NAME / subject / name).is_dir()
+
+
 class Dataset:
     """A prepared dataset, opened for reading.
 
@@ -72,7 +77,7 @@ class Dataset:
 
     def read_all(self, subject: str, name: str) -> Shaped[np.ndarray, "x y z"]:
         """All voxels of one image."""
-        return np.asarray(self._array(subject, name)[...])
+        return self._decoded(subject, name, (slice(None),) * 3)
 
     def _open(self, subject: str, name: str) -> zarr.Array:
         try:
@@ -85,7 +90,14 @@ class Dataset:
     def _decode(self, subject: str, name: str, index: tuple[int, int, int]) -> Shaped[np.ndarray, "x y z"]:
         array = self._array(subject, name)
         region = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, array.chunks, array.shape, strict=True))
-        return np.asarray(array[region])
+        return self._decoded(subject, name, region)
+
+    def _decoded(self, subject: str, name: str, region: tuple[slice, ...]) -> Shaped[np.ndarray, "x y z"]:
+        try:
+            return np.asarray(self._array(subject, name)[region])
+        except (RuntimeError, ValueError, OSError) as error:
+            where = f"{_arrays(self.folder)}/{subject}/{name}"
+            raise FileError(f"{where}: the image is damaged ({error}); delete this folder, and prepare the dataset again") from error
 
 
 def _arrays(dataset: Path) -> str:

@@ -151,11 +151,13 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def save_checkpoint(run: Path, step: int, tree: Mapping[str, Any]) -> None:
-    """Write the training state after `step` steps, and drop all but the latest ones."""
+    """Write the training state after `step` steps, and drop all but the latest ones; later ones are of no training that goes on."""
     path = checkpoint_path(run, step)
     save_tree(path, tree)
-    for old in sorted(path.parent.glob("step-*.safetensors"))[:-KEPT]:
-        old.unlink()
+    there = sorted(path.parent.glob("step-*.safetensors"))
+    latest = there.index(path) + 1
+    for other in [*there[: max(latest - KEPT, 0)], *there[latest:]]:
+        other.unlink()
 
 
 def load_latest(run: Path, warn: Any) -> Any | None:
@@ -166,10 +168,22 @@ def load_latest(run: Path, warn: Any) -> Any | None:
     run : Path
     warn : callable
         Called with a message for each damaged file that is passed over.
+
+    Raises
+    ------
+    CheckpointError
+        If it has some, and none is whole.
     """
+    damage = []
     for path in sorted(run.glob("checkpoints/step-*.safetensors"), reverse=True):
         try:
-            return load_tree(path)
+            found = load_tree(path)
         except CheckpointError as error:
-            warn(f"{error}; taking the one before it")
+            damage.append(str(error))
+            continue
+        for message in damage:
+            warn(f"{message}; taking the one before it")
+        return found
+    if damage:
+        raise CheckpointError(f"{damage[0]}; no other is whole: begin another run with the best weights of this one (--from {run})")
     return None

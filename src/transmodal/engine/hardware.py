@@ -15,8 +15,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 _CONVOLUTIONS = {nn.Conv2d: CHANNELS_LAST[2], nn.Conv3d: CHANNELS_LAST[3]}
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes a GPU where there is one.
+def choose_device(name: str = "auto", option: str = "--device") -> torch.device:
+    """The device of that name, which was given as an option; ``auto`` takes a GPU where there is one.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: not available here ({str(error).splitlines()[0]}); use auto or cpu") from error
+        raise ConfigError(f"{option} {name}: not available here ({str(error).splitlines()[0]}); use auto or cpu") from error
     return device
 
 

@@ -48,7 +48,8 @@ class ImagePool:
 
     def state(self) -> dict[str, Tensor]:
         """The images of the pool, in their order; their number is how full it is."""
-        return {_IMAGES: torch.stack(self._images) if self._images else torch.empty(0)}
+        # Those that came from a file are on the CPU, whatever the others are on.
+        return {_IMAGES: torch.stack([image.cpu() for image in self._images]) if self._images else torch.empty(0)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""

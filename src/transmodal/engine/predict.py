@@ -14,10 +14,10 @@ from torch import nn
 
 from transmodal.core.config import Config
 from transmodal.core.errors import DataError, OutOfMemory
-from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of
+from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of, whole_hu
 from transmodal.data.sampling import View
 from transmodal.data.squares import cut, paste, smallest_square
-from transmodal.engine.hardware import optimize_layout, use_bf16
+from transmodal.engine.hardware import Precision, optimize_layout, use_bf16
 from transmodal.engine.moments import Moments
 from transmodal.engine.patches import apply_network
 from transmodal.imaging.grid import resample
@@ -45,12 +45,15 @@ class Prediction(Config):
     flip : tuple of int
         Axes of the volume (0 right, 1 front, 2 top) along which it is also mirrored: the predictions of the scan and of its mirror
         images, along each set of these axes, are mirrored back and averaged (test-time augmentation).
+    precision : {"auto", "fp32", "bf16"}
+        ``auto`` computes in bfloat16 where the hardware is faster in it.
     """
 
     patch: tuple[int, int] | tuple[int, int, int] | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
     axes: tuple[Literal[0, 1, 2], ...] | None = Field(default=None, min_length=1)
     flip: tuple[Literal[0, 1, 2], ...] = ()
+    precision: Precision = "auto"
 
     @property
     def mirrors(self) -> list[tuple[int, ...]]:
@@ -210,7 +213,7 @@ def place_result(values: Float[np.ndarray, "x y z"], prepared: PreparedScan, sca
     background = BACKGROUND[target]
     masked = np.where(prepared.mask.array, values, np.float32(background)).astype(np.float32)
     result = resample(prepared.volume.with_array(masked, target), scan.grid, fill=background)
-    return result.with_array(np.round(result.array).astype(np.int16)) if target == "ct" else result
+    return result.with_array(whole_hu(result.array)) if target == "ct" else result
 
 
 def place_soft(values: Float[np.ndarray, "x y z"], prepared: PreparedScan, scan: Volume, modality: Modality) -> Volume:
@@ -309,7 +312,7 @@ def _over_mirrors(
     task: _Task, image: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], beside: Float[np.ndarray, "k x y z"]
 ) -> list[Moments]:
     found, device = [Moments() for _ in range(task.channels)], task.device
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(task.setting.prediction.precision, device)):
         for mirror in task.setting.prediction.mirrors:
             mirrored, its_mask = (np.ascontiguousarray(np.flip(array, mirror)) for array in (image, mask))
             its_beside = np.ascontiguousarray(np.flip(beside, tuple(1 + axis for axis in mirror)))

@@ -22,6 +22,8 @@ class Run(Config):
     split : Split
     dataset : str
         SHA-256 of the dataset's manifest.
+    begin : str, optional
+        SHA-256 of the weights that it began with, if those were another run's.
     """
 
     version: Literal[2] = 2
@@ -29,6 +31,7 @@ class Run(Config):
     setting: Setting
     split: Split
     dataset: str
+    begin: str | None = None
 
 
 def write_run(folder: Path, run: Run) -> None:

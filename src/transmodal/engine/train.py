@@ -77,7 +77,7 @@ class Training(Config):
     checkpoint_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=10, gt=0)
     workers: int = Field(default=2, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     def rate(self, step: int) -> float:
         """The factor on every learning rate at a step."""
@@ -125,11 +125,14 @@ def make_fabric(settings: Training, devices: int | str = "auto", nodes: int = 1,
         ``auto``, ``cpu``, ``cuda`` ...
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    device = choose_device("auto" if accelerator == "gpu" else accelerator)
+    device = choose_device("auto" if accelerator == "gpu" else accelerator, "--accelerator")
     precision = "bf16-mixed" if use_bf16(settings.precision, device) else "32-true"
     if device.type == "cpu" and devices == "auto":
         devices = 1
-    return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"--accelerator {accelerator} --devices {devices} --nodes {nodes}: not available here ({error})") from error
 
 
 def train(

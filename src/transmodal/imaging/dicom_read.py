@@ -4,7 +4,6 @@ Most readers turn a series with a missing slice, a tilted gantry or two pixel sp
 is a volume only if every slice is within a tenth of a millimetre of a regular grid; otherwise it must be asked for.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from transmodal.core.errors import ConfigError, DataError, FileError, GeometryError, TransmodalError
-from transmodal.core.files import sha256
+from transmodal.core.files import digest_files
 from transmodal.core.volume import Modality, Volume
 from transmodal.imaging.dicom_files import DicomFile, faults, find_dicom, read_header, read_pixels
 from transmodal.imaging.dicom_geometry import Stack, irregularity, regular_grid, regularize, stack
@@ -97,11 +96,6 @@ class DicomScan:
     def digest(self) -> str:
         """SHA-256 of the series' files; see `digest_files`."""
         return digest_files(file.path for file in self.series.files)
-
-
-def digest_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over the hashes of files, whatever they are called and wherever they lie."""
-    return hashlib.sha256("".join(sorted(sha256(path) for path in paths)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

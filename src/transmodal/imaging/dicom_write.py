@@ -15,7 +15,7 @@ from jaxtyping import Int16, UInt16
 
 from transmodal.core.errors import DataError, GeometryError
 from transmodal.core.files import atomic_folder
-from transmodal.core.volume import Array3D, Grid, Modality, Volume
+from transmodal.core.volume import Array3D, Grid, Modality, Volume, whole_hu
 from transmodal.imaging.dicom_files import faults
 from transmodal.imaging.dicom_planes import Plane
 from transmodal.imaging.dicom_read import DicomScan
@@ -148,8 +148,7 @@ def write_series(volume: Volume, reference: DicomScan, out: Path, *, description
 
 def _pixels(volume: Volume) -> Int16[np.ndarray, "x y z"] | UInt16[np.ndarray, "x y z"]:
     if volume.modality == "ct":
-        limits = np.iinfo(np.int16)
-        return np.clip(np.rint(volume.array), limits.min, limits.max).astype(np.int16)
+        return whole_hu(volume.array)
     return _mr_levels(volume.array)
 
 

@@ -37,9 +37,18 @@ def write_metaimage(array: Array3D, affine: Affine, path: Path) -> None:
     write_itk(array, affine, path, "MetaImageIO", _check)
 
 
+def metaimage_data(path: Path) -> Path:
+    """The file that holds the voxels: this one, or another beside it."""
+    return _data_file(_read_header(path))[0]
+
+
+def _read_header(path: Path) -> TextHeader:
+    return read_text_header(path, "", _split, lambda line: line.replace(" ", "").startswith("ElementDataFile="))
+
+
 def _check(path: Path) -> tuple[int, int, int]:
     """Refuse what is damaged or out of bounds, and return the size in the header."""
-    header = read_text_header(path, "", _split, lambda line: line.replace(" ", "").startswith("ElementDataFile="))
+    header = _read_header(path)
     itemsize = ITEMSIZE[_type(header)]
     compressed = _flag(header, "compresseddata")
     for key, usual in (("binarydata", "true"), ("elementnumberofchannels", "1"), ("distanceunits", "mm")):

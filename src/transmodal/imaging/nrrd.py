@@ -40,9 +40,18 @@ def write_nrrd(array: Array3D, affine: Affine, path: Path) -> None:
     write_itk(array, affine, path, "NrrdImageIO", _check)
 
 
+def nrrd_data(path: Path) -> Path:
+    """The file that holds the voxels: this one, or another beside it."""
+    return _data_file(_read_header(path))[0]
+
+
+def _read_header(path: Path) -> TextHeader:
+    return read_text_header(path, "NRRD000", _split, lambda line: line == "")
+
+
 def _check(path: Path) -> tuple[int, int, int]:
     """Refuse what is damaged or out of bounds, and return the size in the header."""
-    header = read_text_header(path, "NRRD000", _split, lambda line: line == "")
+    header = _read_header(path)
     if header.require("type").lower() not in _TYPES:
         raise FileError(f"{path}: holds voxels of a type that is not read ({header.fields['type']})")
     encoding = header.require("encoding").lower()

@@ -7,13 +7,13 @@ from typing import TypeVar
 import numpy as np
 
 from transmodal.core.errors import DataError, FileError, GeometryError
-from transmodal.core.files import atomic_path
-from transmodal.core.volume import Affine, Array3D, Modality, Volume
+from transmodal.core.files import atomic_path, digest_files, sha256
+from transmodal.core.volume import Affine, Array3D, Modality, Volume, whole_hu
 from transmodal.imaging.grid import shear_mm
-from transmodal.imaging.metaimage import read_metaimage, write_metaimage
+from transmodal.imaging.metaimage import metaimage_data, read_metaimage, write_metaimage
 from transmodal.imaging.mgh import read_mgh, write_mgh
 from transmodal.imaging.nifti import FORM_TOLERANCE_MM, read_nifti, write_nifti
-from transmodal.imaging.nrrd import read_nrrd, write_nrrd
+from transmodal.imaging.nrrd import nrrd_data, read_nrrd, write_nrrd
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ _WRITERS: dict[str, Callable[[Array3D, Affine, Path], None]] = {
     ".mha": write_metaimage,
     ".nrrd": write_nrrd,
 }
+_IN_TWO_FILES = {".mhd": metaimage_data, ".nhdr": nrrd_data}
 SCAN_SUFFIXES = tuple(_READERS)
 
 # Voxels of a head scan; outside of this the unit of length is wrong.
@@ -103,6 +104,12 @@ def write_scan(volume: Volume, path: Path) -> None:
     require_unsheared(volume, path)
     with atomic_path(path) as temporary:
         write(array, volume.affine, temporary)
+
+
+def scan_hash(path: Path) -> str:
+    """SHA-256 of a scan's file; of one in two files, over the hashes of both."""
+    data = next((find(path) for suffix, find in _IN_TWO_FILES.items() if path.name.lower().endswith(suffix)), path)
+    return sha256(path) if data == path else digest_files([path, data])
 
 
 def require_writable(path: Path) -> None:
@@ -191,6 +198,5 @@ def _encode(volume: Volume, path: Path) -> Array3D:
     if volume.modality == "labels":
         return _as_labels(array, path)
     if volume.modality == "ct":
-        limits = np.iinfo(np.int16)
-        return np.clip(np.rint(array), limits.min, limits.max).astype(np.int16)
+        return whole_hu(array)
     return array if array.dtype.kind in "iu" else array.astype(np.float32)

@@ -17,7 +17,7 @@ from pydantic import Field
 from transmodal import __version__
 from transmodal.core.config import Config
 from transmodal.core.errors import CheckpointError, FileError
-from transmodal.core.volume import Grid, Volume
+from transmodal.core.volume import Grid, Volume, whole_hu
 from transmodal.engine.checkpoint import load_tree, save_tree
 from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.point_matching import PointMatching, match_points
@@ -93,7 +93,7 @@ class AtlasHead:
         """The atlas where its registration puts it, on the grid of the scan."""
         return Candidate(
             mr=warp(self.mr, transform, grid).array,
-            ct=np.round(warp(self.ct, transform, grid, fill=BACKGROUND["ct"]).array).astype(np.int16),
+            ct=whole_hu(warp(self.ct, transform, grid, fill=BACKGROUND["ct"]).array),
             bone=warp(self.bone, transform, grid).array,
             covered=warp(self.seen, transform, grid).array,
         )

@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from transmodal.core.errors import CheckpointError, ConfigError
+from transmodal.core.errors import CheckpointError, FileError
 from transmodal.core.files import sha256
 from transmodal.engine.run import RUN_NAME
 from transmodal.engine.train import WEIGHTS_NAME
@@ -27,7 +27,7 @@ def find_model(model: str | Path) -> Path:
 
     Raises
     ------
-    ConfigError
+    FileError
         If there is neither a folder nor a built-in model of that name.
     CheckpointError
         If the weights of the built-in model are not those that it came with.
@@ -36,7 +36,7 @@ def find_model(model: str | Path) -> Path:
         return Path(model)
     built_in = builtin_models().get(str(model))
     if built_in is None:
-        raise ConfigError(f"{model}: no folder of a run, and no built-in model, of which there are {', '.join(builtin_models())}")
+        raise FileError(f"{model}: no folder of a run, and no built-in model, of which there are {', '.join(builtin_models())}")
     expected = (built_in / HASH_NAME).read_text().split()[0]
     weights = built_in / WEIGHTS_NAME
     if not weights.is_file() or sha256(weights) != expected:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from transmodal.contracts import Method
 from transmodal.core.errors import ConfigError
 from transmodal.core.jobs import HERE, Workers
-from transmodal.core.volume import Volume
+from transmodal.core.volume import Volume, whole_hu
 from transmodal.engine.moments import Moments
 from transmodal.methods.runs import load_method
 
@@ -97,4 +97,4 @@ def _as_modality(mean: Volume) -> Shaped[np.ndarray, "x y z"]:
     values: Float[np.ndarray, "x y z"] = mean.array
     if mean.modality == "mask":
         return values >= 0.5
-    return np.round(values).astype(np.int16) if mean.modality == "ct" else values
+    return whole_hu(values) if mean.modality == "ct" else values

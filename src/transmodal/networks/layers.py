@@ -29,6 +29,24 @@ class Conv3d(nn.Conv3d):
             return super().forward(input.float())
 
 
+class OutputConv2d(nn.Conv2d):
+    """The last convolution of slices, in float32 whatever the others are in: bfloat16 holds HU in steps of 4 to 8."""
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Convolve."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+class OutputConv3d(nn.Conv3d):
+    """The same of volumes."""
+
+    def forward(self, input: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
+        """Convolve."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation, as groups of one channel: a kernel several times faster on CPUs than that of torch's own layer.
 
@@ -48,6 +66,7 @@ class InstanceNorm(nn.GroupNorm):
 
 
 CONV = {2: nn.Conv2d, 3: Conv3d}
+OUTPUT_CONV = {2: OutputConv2d, 3: OutputConv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}

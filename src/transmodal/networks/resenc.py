@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transmodal.networks.layers import AVERAGE_POOL, CONV, norm_layers, up_convolution
+from transmodal.networks.layers import AVERAGE_POOL, CONV, OUTPUT_CONV, norm_layers, up_convolution
 
 SLOPE = 0.01
 
@@ -49,7 +49,7 @@ class ResEncUNet(nn.Module):
         upward = list(pairwise(channels[::-1]))
         self.up = nn.ModuleList(up_convolution(dims, i, o, 2) for i, o in upward)
         self.decoder = nn.ModuleList(_convolution(dims, 2 * o, o) for _, o in upward)
-        self.output = CONV[dims](channels[0], out_channels, kernel_size=1)
+        self.output = OUTPUT_CONV[dims](channels[0], out_channels, kernel_size=1)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Map images to images; each spatial size must be a multiple of `stride`."""

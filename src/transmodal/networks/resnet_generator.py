@@ -15,7 +15,7 @@ have the names of a public CycleGAN in Keras, whose generator is of this kind, a
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transmodal.networks.layers import bare_instance_norm, initialize_normal, up_convolution
+from transmodal.networks.layers import OutputConv2d, bare_instance_norm, initialize_normal, up_convolution
 
 
 class ResnetGenerator(nn.Module):
@@ -46,7 +46,7 @@ class ResnetGenerator(nn.Module):
             *_normalize(half),
             up_convolution(2, half, full, 3),
             *_normalize(full),
-            _reflecting(full, out_channels, 7),
+            _reflecting(full, out_channels, 7, OutputConv2d),
             nn.Tanh(),
         )
         initialize_normal(self)
@@ -69,9 +69,9 @@ class ResidualBlock(nn.Module):
         return features + self.body(features)
 
 
-def _reflecting(inputs: int, outputs: int, kernel: int) -> nn.Module:
+def _reflecting(inputs: int, outputs: int, kernel: int, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Module:
     """A convolution that keeps the size and sees the image mirrored beyond its border."""
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")
+    return kind(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")
 
 
 def _normalize(channels: int) -> list[nn.Module]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transmodal.networks.layers import CONV, MAX_POOL, Norm, conv_block, up_convolution
+from transmodal.networks.layers import MAX_POOL, OUTPUT_CONV, Norm, conv_block, up_convolution
 
 
 class UNet(nn.Module):
@@ -60,7 +60,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(up_convolution(dims, i, o, up_kernel) for i, o in pairwise(upward))
         counts = [convolutions] * (len(upward) - 2) + [last_convolutions]
         self.decoder = nn.ModuleList(conv_block(dims, [2 * o] + [o] * n, norm) for o, n in zip(upward[1:], counts, strict=True))
-        self.output = CONV[dims](widths[0], out_channels, kernel_size=1)
+        self.output = OUTPUT_CONV[dims](widths[0], out_channels, kernel_size=1)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Map images to images; each spatial size must be a multiple of `stride`."""

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transmodal.networks.layers import conv_block, up_convolution
+from transmodal.networks.layers import OutputConv2d, conv_block, up_convolution
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 # Mean and standard deviation of ImageNet's red, green and blue in [0, 1], by which the inputs of pretrained networks are normalised.
@@ -52,7 +52,7 @@ class VGGUNet(nn.Module):
         self.up = nn.ModuleList(up_convolution(2, i, o, 3) for i, o in zip([bottom, *widths[-2::-1]], widths[::-1], strict=True))
         levels = zip([widths[0], *widths[:-1]], widths, CONVOLUTIONS[:-1], strict=True)
         self.decoder = nn.ModuleList([_mirrored(*level) for level in levels][::-1])
-        self.output = nn.Conv2d(widths[0], 1, kernel_size=1)
+        self.output = OutputConv2d(widths[0], 1, kernel_size=1)
 
     def forward(self, image: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         """Map slices to slices in [0, 1]; each spatial size must be a multiple of `stride`."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from transmodal.core.config import Config, validate
 from transmodal.core.errors import ConfigError, DataError, about
-from transmodal.core.files import read_json, require_apart, require_room, sha256, write_json
+from transmodal.core.files import read_json, require_apart, require_room, write_json
 from transmodal.core.record import Record, make_record, require_replaceable
 from transmodal.core.volume import Volume
 from transmodal.evaluation.surface import BONE_HU
@@ -36,7 +36,7 @@ from transmodal.imaging.layouts.subjects import Options
 from transmodal.imaging.masks import head_mask
 from transmodal.imaging.mesh import write_mesh
 from transmodal.imaging.plausibility import require_plausible
-from transmodal.imaging.scan import read_scan, require_unsheared, require_writable, strip_scan_suffix, write_scan
+from transmodal.imaging.scan import read_scan, require_unsheared, require_writable, scan_hash, strip_scan_suffix, write_scan
 from transmodal.imaging.surface import closed_surface
 
 Kind = Literal["density", "electron-density", "mu-map", "acoustic", "bone", "head-model"]
@@ -181,7 +181,7 @@ def convert(
     targets = _targets(made, output)
     left_over = _written_before(targets["json"]) - set(targets.values())
     require_apart([*targets.values(), *left_over], read.values())
-    inputs = {"ct": source.digest()} | {name: sha256(path) for name, path in read.items() if name != "ct"}
+    inputs = {"ct": source.digest()} | {name: scan_hash(path) for name, path in read.items() if name != "ct"}
     for path in (*left_over, targets["json"]):
         path.unlink(missing_ok=True)
     return _write(made, targets, make_record("convert", inputs=inputs, settings={"to": to, **made.settings}))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, TransmodalError, about
-from transmodal.core.files import folder_lock, sha256, write_json
+from transmodal.core.files import folder_lock, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, Record, find_record, make_record, require_replaceable
 from transmodal.core.volume import Direction, Modality, Product, Volume, require_same_grid, source_of, target_of
@@ -22,7 +22,7 @@ from transmodal.evaluation.results import CaseFailure, CaseScores, ScoreSheet, s
 from transmodal.imaging.grid import resample as resample_onto
 from transmodal.imaging.masks import head_mask
 from transmodal.imaging.plausibility import require_plausible
-from transmodal.imaging.scan import read_scan
+from transmodal.imaging.scan import read_scan, scan_hash
 
 DEFAULT_PROTOCOLS: dict[Direction, tuple[str, ...]] = {"mr2ct": ("synthrad2023", "tissue"), "ct2mr": ("mr",)}
 # The commands that make true images, or register them.
@@ -261,13 +261,15 @@ def _floor(record: Record | None) -> dict[str, float]:
 def _write_record(out: Path, pairs: Sequence[Pair], sheet: ScoreSheet, options: dict[str, Any]) -> None:
     scored = {case.case for case in sheet.cases}
     inputs = {
-        f"{pair.case}/{role}": sha256(path)
+        f"{pair.case}/{role}": scan_hash(path)
         for pair in pairs
         if pair.case in scored
         for role, path in (("prediction", pair.prediction), ("reference", pair.reference))
     }
     inputs |= {
-        f"{case.case}/{role}": sha256(Path(os.path.normpath(out / path))) for case in sheet.cases for role, path in case.companions.items()
+        f"{case.case}/{role}": scan_hash(Path(os.path.normpath(out / path)))
+        for case in sheet.cases
+        for role, path in case.companions.items()
     }
     settings = {"protocols": [note.name for note in sheet.protocols], "direction": sheet.direction, **options}
     write_json(out / RECORD_NAME, make_record("evaluate", inputs=inputs, settings=settings).model_dump(mode="json"))

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from transmodal.core.config import validate
-from transmodal.core.errors import CasesFailed, TransmodalError, about
+from transmodal.core.errors import CasesFailed, FileError, TransmodalError, about
 from transmodal.core.files import atomic_path, folder_lock, read_json, sha256, write_json, write_text
 from transmodal.core.jobs import HERE, Workers, run_jobs
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, make_record
-from transmodal.core.volume import Affine, Volume
-from transmodal.data.manifest import Image, Manifest, RegistrationNote, Row, Steps, Subject, write_manifest
-from transmodal.data.store import write_image
+from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
+from transmodal.core.volume import Affine, Volume, whole_hu
+from transmodal.data.manifest import MANIFEST_NAME, Image, Manifest, RegistrationNote, Row, Steps, Subject, write_manifest
+from transmodal.data.store import ARRAYS_NAME, has_image, write_image
 from transmodal.evaluation.protocol import Case, score
 from transmodal.evaluation.protocols import find_protocol
 from transmodal.imaging.alignment import Alignment
@@ -33,6 +33,7 @@ from transmodal.reporting.quality import compose_quality, describe_registration,
 
 SUBJECTS_NAME, ALIGNED_NAME, PICTURES_NAME = "subjects", "aligned", "quality"
 PAGE_NAME = "quality.html"
+_WRITTEN = (MANIFEST_NAME, ARRAYS_NAME, SUBJECTS_NAME, ALIGNED_NAME, PICTURES_NAME, PAGE_NAME, TEMPLATE_NAME)
 FLOOR_PROTOCOL = "synthrad2023"
 
 
@@ -72,13 +73,17 @@ def prepare(
         If some subjects could not be prepared; the dataset of the others is there.
     BusyError
         If another process works in the dataset.
+    FileError
+        If there is something at `dataset` that `prepare` did not write, or a scan lies where it writes.
     """
     dataset = Path(dataset)
     listing = find_subjects(source, layout, ct_source=ct_source, mr_series=mr_series, ct_series=ct_series, force_geometry=force_geometry)
     if layout == "auto":
         print(f"transmodal: {listing.explanation}", file=sys.stderr)
     found = listing.subjects
+    _require_own(dataset, found)
     with folder_lock(dataset):
+        _begin(dataset, settings)
         settings = copy_template(settings, Path.cwd(), dataset)
         job = functools.partial(_prepare_case, dataset=dataset.resolve(), settings=settings)
         outcomes = {files.id: outcome for files, outcome in track(run_jobs(job, found, workers), "preparing", total=len(found))}
@@ -95,6 +100,26 @@ def prepare(
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(found)} subjects could not be prepared:\n" + "\n".join(failures))
     return manifest
+
+
+def _require_own(dataset: Path, found: Sequence[SubjectFiles]) -> None:
+    """Refuse to write over what others made, and to replace the scans themselves."""
+    require_replaceable(dataset / RECORD_NAME, "prepare")
+    there = [name for name in _WRITTEN if (dataset / name).exists()]
+    if there and not (dataset / RECORD_NAME).exists():
+        raise FileError(f"{dataset}: holds {', '.join(there)}, which prepare did not write; give a new folder for the dataset")
+    written = [(dataset / name).resolve() for name in _WRITTEN]
+    for path in (source.path for files in found for source in files.files.values()):
+        if any(path.resolve().is_relative_to(place) for place in written):
+            raise FileError(f"{path}: lies in what the dataset {dataset} would replace; give another folder for the dataset")
+
+
+def _begin(dataset: Path, settings: Preparation) -> None:
+    """Say whose folder this is before anything else is in it; and let no table of contents outlive the template that it is of."""
+    if not (dataset / RECORD_NAME).exists():
+        write_json(dataset / RECORD_NAME, make_record("prepare", settings=settings.model_dump(mode="json")).model_dump(mode="json"))
+    if settings.template is not None:
+        (dataset / MANIFEST_NAME).unlink(missing_ok=True)
 
 
 def registration_settings(manifest: Manifest) -> dict[str, Any]:
@@ -123,8 +148,12 @@ def _prepare_case(files: SubjectFiles, *, dataset: Path, settings: Preparation) 
     }
     note, picture = dataset / SUBJECTS_NAME / f"{files.id}.json", dataset / PICTURES_NAME / f"{files.id}.jpg"
     if note.is_file() and picture.is_file() and (done := read_json(note)).get("key") == key:
-        return validate(Subject, done["subject"], str(note))
-    note.unlink(missing_ok=True)
+        subject = validate(Subject, done["subject"], str(note))
+        if all(has_image(dataset, subject.id, name) for name in subject.images):
+            return subject
+    # Until all is done again there is no dataset: the table of contents vouches for every array.
+    for vouching in (dataset / MANIFEST_NAME, note):
+        vouching.unlink(missing_ok=True)
     began = time.monotonic()
     with about(next(iter(files.files.values())).path.parent):
         made = prepare_subject(files, settings.located(dataset))
@@ -155,7 +184,7 @@ def _images(made: PreparedSubject) -> dict[str, Volume]:
 def _stored(scan: PreparedScan) -> Volume:
     """A CT as whole HU, which is what a scanner gives; an MR as it is."""
     volume = scan.volume
-    return volume.with_array(np.round(volume.array).astype(np.int16)) if volume.modality == "ct" else volume
+    return volume.with_array(whole_hu(volume.array)) if volume.modality == "ct" else volume
 
 
 def _write_aligned(made: PreparedSubject, folder: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from transmodal.core.errors import CasesFailed, TransmodalError, about
-from transmodal.core.files import read_json, require_apart, require_room, sha256, write_json
+from transmodal.core.files import read_json, require_apart, require_room, write_json
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
 from transmodal.core.volume import require_same_grid
@@ -12,7 +12,7 @@ from transmodal.evaluation.bone import BINS, CLASSES, segment_bone
 from transmodal.evaluation.cases import companion, find_images
 from transmodal.imaging.masks import head_mask
 from transmodal.imaging.plausibility import require_plausible
-from transmodal.imaging.scan import read_scan, require_unsheared, require_writable, strip_scan_suffix, write_scan
+from transmodal.imaging.scan import read_scan, require_unsheared, require_writable, scan_hash, strip_scan_suffix, write_scan
 
 BONE_NAME = "bone.nii.gz"
 _SETTINGS: dict[str, Any] = {"method": "k-means", "classes": CLASSES, "bins": BINS}
@@ -70,7 +70,7 @@ def _segment_case(path: Path, case: str, target: Path, note: Path) -> None:
     mask_path = companion(path, case, "mask")
     require_apart([target, note], [path, *([mask_path] if mask_path else [])])
     require_replaceable(note, "segment", "synthesize")
-    inputs = {"ct": sha256(path)} | ({"mask": sha256(mask_path)} if mask_path else {})
+    inputs = {"ct": scan_hash(path)} | ({"mask": scan_hash(mask_path)} if mask_path else {})
     if target.is_file() and note.is_file() and _made_of(read_json(note)) == (inputs, _SETTINGS):
         return
     with about(path, *([mask_path] if mask_path else [])):

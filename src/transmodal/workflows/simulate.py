@@ -1,5 +1,6 @@
 """Simulate paired MR and CT heads with label maps and masks, in SynthRAD layout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,10 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from transmodal.core.config import Config, validate
-from transmodal.core.errors import ConfigError
+from transmodal.core.errors import ConfigError, FileError
 from transmodal.core.files import folder_lock, read_json, sha256, write_json
 from transmodal.core.progress import track
-from transmodal.core.record import RECORD_NAME, make_record
+from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
 from transmodal.core.volume import Volume
 from transmodal.imaging.grid import isotropic_grid, resample
 from transmodal.imaging.scan import read_scan, write_scan
@@ -127,14 +128,24 @@ def simulate(
         template = _prepare_template(template, config.mapping, config.spacing_mm)
     if not prefix.isidentifier():
         raise ConfigError(f"--prefix {prefix}: letters, digits and underscores, the first no digit")
-    ids = [f"{prefix}{number:04d}" for number in range(1, subjects + 1)]
+    folders = {name: out / "Task1" / "brain" / name for name in (f"{prefix}{number:04d}" for number in range(1, subjects + 1))}
+    _require_own(out, folders)
     with folder_lock(out):
-        for number, name in enumerate(track(ids, "simulating")):
-            _simulate_subject(out / "Task1" / "brain" / name, number, config, template)
         inputs = {Path(labels).name: config.labels_sha256} if labels and config.labels_sha256 else {}
         settings = {"subjects": subjects} | config.model_dump(mode="json")
+        # First, so that what is there after an interruption is known to be ours.
         write_json(out / RECORD_NAME, make_record("simulate", seed, inputs, settings).model_dump(mode="json"))
-    return ids
+        for number, folder in enumerate(track(folders.values(), "simulating", total=len(folders))):
+            _simulate_subject(folder, number, config, template)
+    return list(folders)
+
+
+def _require_own(out: Path, folders: Mapping[str, Path]) -> None:
+    """Refuse to write heads over those of others."""
+    require_replaceable(out / RECORD_NAME, "simulate")
+    strangers = [name for name, folder in folders.items() if folder.exists() and not (out / RECORD_NAME).exists()]
+    if strangers:
+        raise FileError(f"{out}: holds {', '.join(strangers)}, which simulate did not write; give a new folder, or another --prefix")
 
 
 def _prepare_template(labels: Volume, mapping: LabelMapping, spacing_mm: float | None) -> Volume:

@@ -6,13 +6,13 @@ import numpy as np
 
 from transmodal.core.config import Config
 from transmodal.core.errors import ConfigError, DataError, about
-from transmodal.core.files import require_room, sha256, write_json
+from transmodal.core.files import require_room, write_json
 from transmodal.core.record import Record, make_record
 from transmodal.core.volume import Volume, require_same_grid
 from transmodal.evaluation.surface import BONE_HU, BoneSurface, bone_surface, compare_surfaces, surface_statistics
 from transmodal.imaging.mesh import require_mesh_name, write_mesh
 from transmodal.imaging.plausibility import require_plausible
-from transmodal.imaging.scan import read_scan
+from transmodal.imaging.scan import read_scan, scan_hash
 from transmodal.imaging.triangles import vertex_areas_mm2, volume_mm3
 
 _ROWS = {
@@ -95,7 +95,7 @@ def surface(
         deviation, statistics = np.full(len(bone.measured), np.nan), surface_statistics(compared)
         deviation[bone.measured] = compared.sct_to_ct
     write_mesh(bone.surface, output, deviation)
-    inputs = {name: sha256(path) for name, path in {"ct": scan, "reference": reference, "mask": mask}.items() if path}
+    inputs = {name: scan_hash(path) for name, path in {"ct": scan, "reference": reference, "mask": mask}.items() if path}
     settings = {"threshold_hu": threshold_hu, "specks_mm3": specks_mm3}
     summary = SurfaceSummary(
         triangles=len(bone.surface.faces),

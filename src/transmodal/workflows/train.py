@@ -15,7 +15,7 @@ from transmodal.contracts import FittedMethod, LearnedMethod
 from transmodal.core.errors import ConfigError, DataError, FileError
 from transmodal.core.files import LOCK_NAME, folder_lock, sha256, sweep_partials, write_json
 from transmodal.core.jobs import HERE, Workers
-from transmodal.core.record import RECORD_NAME, make_record
+from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
 from transmodal.core.volume import target_of
 from transmodal.data.augment import Augmentation
 from transmodal.data.extra_images import ExtraImages
@@ -29,10 +29,10 @@ from transmodal.engine.run import RUN_NAME, Run, read_run, write_run
 from transmodal.engine.train import WEIGHTS_NAME, Training, make_fabric
 from transmodal.engine.train import train as train_networks
 from transmodal.imaging.intensity import IntensityStatistics
-from transmodal.imaging.preparation import copy_template
+from transmodal.imaging.preparation import TEMPLATE_NAME, copy_template
 from transmodal.methods.builtin import builtin_models, find_model
 from transmodal.methods.recipe import Recipe, build_method
-from transmodal.methods.runs import save_fitted, weights_hash
+from transmodal.methods.runs import save_fitted
 
 
 def train(
@@ -90,7 +90,13 @@ def train(
     training = recipe.train or Training(steps=1, batch_size=1)
     split = split or _draw_split(data.manifest, recipe, training)
     setting = _setting(recipe, data.manifest, split)
-    description = Run(recipe=recipe.model_dump(mode="json"), setting=setting, split=split, dataset=sha256(Path(dataset) / MANIFEST_NAME))
+    description = Run(
+        recipe=recipe.model_dump(mode="json"),
+        setting=setting,
+        split=split,
+        dataset=sha256(Path(dataset) / MANIFEST_NAME),
+        begin=None if begin is None else sha256(_weights_of(begin)),
+    )
     torch.manual_seed(training.seed)
     method = build_method(recipe, setting)
     method.folder, method.workers = Path(run), workers
@@ -113,12 +119,16 @@ def train(
     return run
 
 
-def _take_weights(method: LearnedMethod, begin: Path) -> None:
-    """Put the weights of another run, or of a built-in model, into the networks."""
+def _weights_of(begin: Path) -> Path:
     path = find_model(begin) / WEIGHTS_NAME
     if not path.is_file():
         raise FileError(f"--from {begin}: neither a run with {WEIGHTS_NAME} nor one of the built-in models: {', '.join(builtin_models())}")
-    weights = load_tree(path)
+    return path
+
+
+def _take_weights(method: LearnedMethod, begin: Path) -> None:
+    """Put the weights of another run, or of a built-in model, into the networks."""
+    weights = load_tree(_weights_of(begin))
     for name, network in method.networks.items():
         load_weights(network, weights.get(name, {}), f"--from {begin}: {name}")
     method.restart()
@@ -195,23 +205,27 @@ def _validation_sampler(
 
 def _open_run(run: Path, description: Run, seed: int, resume: bool, data: Dataset, begin: Path | None = None) -> None:
     """Begin a run in an empty folder, or make sure that the one that is there is the same."""
+    for folder in (run, run / "checkpoints"):
+        sweep_partials(folder)
     if (run / RUN_NAME).is_file():
         if not resume:
             raise ConfigError(f"{run}: holds a run already; give --resume to go on with it, or another folder")
         _require_same(read_run(run), description, run)
-        for folder in (run, run / "checkpoints"):
-            sweep_partials(folder)
         return
-    if run.is_dir() and any(path.name != LOCK_NAME for path in run.iterdir()):
+    if run.is_dir() and any(path.name not in (LOCK_NAME, RECORD_NAME, TEMPLATE_NAME) for path in run.iterdir()):
         raise FileError(f"{run}: is neither empty nor a run; give another folder")
-    copy_template(description.setting.preparation, data.folder, run)
-    write_run(run, description)
-    inputs = {"dataset": description.dataset} | ({str(begin): weights_hash(find_model(begin))} if begin is not None else {})
+    require_replaceable(run / RECORD_NAME, "train")
+    inputs = {"dataset": description.dataset} | ({} if description.begin is None else {str(begin): description.begin})
     record = make_record("train", seed=seed, inputs=inputs, settings=description.recipe)
     write_json(run / RECORD_NAME, record.model_dump(mode="json"))
+    copy_template(description.setting.preparation, data.folder, run)
+    write_run(run, description)  # last: what went before is written anew if it is absent
 
 
 def _require_same(old: Run, new: Run, run: Path) -> None:
+    if old.begin != new.begin:
+        began = "at random" if old.begin is None else f"with the weights of SHA-256 {old.begin}"
+        raise ConfigError(f"{run}: began {began}; {'leave --from out' if old.begin is None else 'give the same --from'}")
     faults = [name for name in Run.model_fields if getattr(old, name) != getattr(new, name)]
     if faults:
         raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 from transmodal.core.errors import DataError, TransmodalError
 from transmodal.core.files import read_json
 from transmodal.imaging.layouts.bids_names import CT_SUFFIX, MR_SUFFIXES, Name, parse_name
-from transmodal.imaging.layouts.subjects import Attributes, Draft, Options, ScanSource, folders_in, walk
+from transmodal.imaging.layouts.subjects import Attributes, Draft, Options, ScanSource, folders_in, is_number, walk
 from transmodal.imaging.layouts.tables import read_attributes
 from transmodal.imaging.scan import strip_scan_suffix
 
@@ -138,7 +138,7 @@ def _of_sidecar(files: Files) -> Attributes:
 def _plain(value: Any) -> str | float | None:
     if isinstance(value, list):
         return "\\".join(str(part) for part in value)
-    return value if isinstance(value, str | int | float) and value != "" else None
+    return value if (isinstance(value, str) and value) or is_number(value) else None
 
 
 def sidecar_of(scan: Path) -> Path:

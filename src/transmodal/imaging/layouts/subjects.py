@@ -1,6 +1,7 @@
 """What every layout comes to: subjects with names that are safe, and for each the place of its scans."""
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -10,16 +11,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from transmodal.core.errors import ConfigError, DataError, TransmodalError
-from transmodal.core.files import sha256
+from transmodal.core.files import digest_files
 from transmodal.core.volume import Modality, Volume
-from transmodal.imaging.dicom_read import DicomScan, digest_files, find_series, read_series
-from transmodal.imaging.scan import read_scan, strip_scan_suffix
+from transmodal.imaging.dicom_read import DicomScan, find_series, read_series
+from transmodal.imaging.scan import read_scan, scan_hash, strip_scan_suffix
 
 IMAGES: tuple[Modality, ...] = ("mr", "ct")
 KINDS: tuple[str, ...] = ("mr", "ct", "mask", "labels", "brain")
 Attributes = dict[str, str | float]
 
 _MAX_NAME = 100
+
+
+def is_number(value: object) -> bool:
+    """Whether it may be the number of an attribute: JSON as Python writes it may hold NaN, which nothing can be ordered by."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class ScanSource:
     def digest(self) -> str:
         """SHA-256 of the file, or over the hashes of the series' files."""
         if self.series is None:
-            return sha256(self.path)
+            return scan_hash(self.path)
         found = self.files or [file.path for series in find_series(self.path) if series.uid == self.series for file in series.files]
         return digest_files(found)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from transmodal.core.errors import DataError, TransmodalError
 from transmodal.core.files import read_json
 from transmodal.core.volume import Modality
-from transmodal.imaging.layouts.subjects import IMAGES, KINDS, Attributes, Draft, Options, ScanSource, walk
+from transmodal.imaging.layouts.subjects import IMAGES, KINDS, Attributes, Draft, Options, ScanSource, is_number, walk
 from transmodal.imaging.scan import strip_scan_suffix
 
 _REGIONS = {"B": "brain", "P": "pelvis", "HN": "head and neck", "AB": "abdomen", "TH": "thorax"}
@@ -67,6 +67,6 @@ def _described(path: Path) -> Attributes:
     """``attributes`` of a ``subject.json``, as the simulator writes it."""
     description = read_json(path) if path.is_file() else {}
     attributes = description.get("attributes", {}) if isinstance(description, dict) else None
-    if not isinstance(attributes, dict) or not all(isinstance(value, str | int | float) for value in attributes.values()):
-        raise DataError(f'{path}: expected {{"attributes": {{...}}}} with texts and numbers')
+    if not isinstance(attributes, dict) or not all(isinstance(value, str) or is_number(value) for value in attributes.values()):
+        raise DataError(f'{path}: expected {{"attributes": {{...}}}} with texts and finite numbers')
     return attributes
