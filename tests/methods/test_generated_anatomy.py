@@ -70,31 +70,26 @@ def test_a_displacement_by_a_constant_moves_everything_by_as_much(monkeypatch):
     assert (moved[:, :, 17:] == 0).all()
 
 
-@pytest.mark.parametrize("walls", [1, 3])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_air_comes_into_thick_bone_away_from_the_brain_and_leaves_the_vault(dims, walls):
+def test_air_comes_into_thick_bone_away_from_the_brain_and_leaves_the_vault(dims):
     labels, skull = blocks(dims), is_any(blocks(dims), SKULL)
     block = (0, 0, *[slice(23, 33)] * dims)
     thick = torch.where(labels == Tissue.GREY_MATTER, float(Tissue.MUSCLE), labels)
     thick = torch.where(thick == Tissue.CSF, float(Tissue.MUSCLE), thick)
     thick[block] = Tissue.DIPLOE
-    found, thinnest = 0, set()
+    found = 0
     for seed in range(8):
         torch.manual_seed(seed)
-        hollow = hollow_skull(thick, walls)
+        hollow = hollow_skull(thick)
         air = hollow == Tissue.SINUS_AIR
         assert not (air & ~is_any(thick, SKULL)).any()
         assert not (air & skull).any()
         assert not (grown(air) & (hollow == Tissue.DIPLOE)).any()
-        assert torch.equal(hollow[~grown(air, walls)], thick[~grown(air, walls)])
-        if air.any():
-            thinnest.add(next(reach for reach in range(1, 9) if (grown(air, reach) & ~is_any(thick, SKULL)).any()) - 1)
+        assert torch.equal(hollow[~grown(air)], thick[~grown(air)])
         found += int(air[block].any())
         brain_around = torch.where(thick == Tissue.MUSCLE, float(Tissue.GREY_MATTER), thick)
         assert not (hollow_skull(brain_around) == Tissue.SINUS_AIR).any()
     assert found >= 6
-    assert min(thinnest) == 1
-    assert max(thinnest) >= walls
 
 
 def test_the_skull_changes_by_one_voxel_at_most_and_has_dense_bone_under_its_surface(labels):

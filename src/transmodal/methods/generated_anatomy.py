@@ -35,8 +35,6 @@ class AnatomyRanges(Config):
     air_cells : float
         Share of the heads with air in what is thick of the skull: the sphenoid bone, the mastoids. Label maps that have no sinuses of
         their own would teach that what is dark there is bone.
-    walls : int
-        The thickest that dense bone around that air may be, in voxels.
     thickness_change, lining, soft_change : float
         Share of the heads whose skull is a voxel thicker or thinner in places, of those whose skull has a lining that is seen, dura or
         pericranium, and of those in which fat and muscle are mixed anew.
@@ -53,9 +51,8 @@ class AnatomyRanges(Config):
     wrinkles: float = Field(default=0.7, ge=0)
     wrinkles_grid: int = Field(default=12, ge=2)
     air_cells: float = Field(default=0.7, ge=0, le=1)
-    walls: int = Field(default=3, ge=1, le=3)
     thickness_change: float = Field(default=0.6, ge=0, le=1)
-    lining: float = Field(default=0.7, ge=0, le=1)
+    lining: float = Field(default=0.45, ge=0, le=1)
     soft_change: float = Field(default=0.5, ge=0, le=1)
     wide_fluid: float = Field(default=0.3, ge=0, le=1)
     strands: float = Field(default=0.5, ge=0, le=1)
@@ -106,7 +103,7 @@ def draw_anatomy(labels: Labels, ranges: AnatomyRanges) -> Anatomy:
     """
     labels = deform(labels, ranges)
     changes: list[tuple[float, Callable[[Labels], Labels]]] = [
-        (ranges.air_cells, lambda head: hollow_skull(head, ranges.walls)),
+        (ranges.air_cells, hollow_skull),
         (ranges.thickness_change, change_thickness),
         (ranges.lining, line_skull),
         (ranges.soft_change, mix_soft_tissue),
@@ -149,18 +146,17 @@ def deform(labels: Labels, ranges: AnatomyRanges) -> Labels:
     return F.grid_sample(labels, grid, mode="nearest", padding_mode="zeros", align_corners=True)
 
 
-def hollow_skull(labels: Labels, walls: int = 1) -> Labels:
-    """Put air into what is thick of the skull and away from the brain, in one piece or in cells, in up to `walls` voxels of dense bone."""
+def hollow_skull(labels: Labels) -> Labels:
+    """Put air into what is thick of the skull and away from the brain, in one piece or in cells; between it and marrow is dense bone."""
     skull = is_any(labels, _SKULL)
-    wall = 1 if walls == 1 else int(torch.randint(1, walls + 1, ()))
     # A cube of 7 voxels fits in, and little of the one of 25 around it is brain or fluid: where the vault is as thick, more is.
-    thick = grown(eroded(skull, 3), 3 - wall) & skull
+    thick = grown(eroded(skull, 3), 2) & skull
     away = share_around(is_any(labels, (*BRAIN, Tissue.CSF)), 12) < uniform(0.05, 0.2)
     air = thick & away & (smooth_field(labels, 24) > uniform(-2.0, 0.5))
     if chance(0.5):
         air = air & (smooth_field(labels, uniform(5, 10)).abs() > uniform(0.1, 0.4))
-    dense = grown(air, wall) & (labels == Tissue.DIPLOE)
-    labels = torch.where(dense, float(Tissue.CORTICAL_BONE), labels)
+    walls = grown(air) & (labels == Tissue.DIPLOE)
+    labels = torch.where(walls, float(Tissue.CORTICAL_BONE), labels)
     return torch.where(air, float(Tissue.SINUS_AIR), labels)
 
 
