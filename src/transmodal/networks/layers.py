@@ -26,7 +26,7 @@ class Conv3d(nn.Conv3d):
         if input.device.type != "cpu" or input.shape[2] != 2:
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float())
+            return super().forward(input.to(self.weight.dtype))
 
 
 class OutputConv2d(nn.Conv2d):
@@ -35,7 +35,7 @@ class OutputConv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """Convolve."""
         with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
+            return super().forward(input.to(self.weight.dtype))
 
 
 class OutputConv3d(nn.Conv3d):
@@ -44,7 +44,7 @@ class OutputConv3d(nn.Conv3d):
     def forward(self, input: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """Convolve."""
         with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
+            return super().forward(input.to(self.weight.dtype))
 
 
 class InstanceNorm(nn.GroupNorm):
