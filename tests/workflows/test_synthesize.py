@@ -90,6 +90,14 @@ def test_nothing_that_is_read_or_that_others_wrote_is_lost(run, heads, tmp_path)
         synthesize(tmp_path / "sct_cycle.nii.gz", tmp_path / "sct.nii.gz", run)
 
 
+def test_a_note_of_another_program_stops_its_case_alone(run, heads, tmp_path):
+    done = synthesize(heads, tmp_path / "out", run)
+    done[1].with_name("record.json").write_text("[]")
+    with pytest.raises(CasesFailed, match=r"1 of 4 .*\nhead1: .*record\.json: was not written by"):
+        synthesize(heads, tmp_path / "out", run)
+    assert done[1].with_name("record.json").read_text() == "[]"
+
+
 def test_in_the_folder_of_the_scans_their_record_stays(run, heads, tmp_path):
     scans = shutil.copytree(heads, tmp_path / "heads")
     (scans / "record.json").write_text("{}")

@@ -46,7 +46,10 @@ def bone_threshold_hu(image: Image, mask: Mask) -> float:
 
 
 def _first_of_three(counts: Int64[np.ndarray, " bins"]) -> int:
-    """The first bin of the last of three classes, between which the variance is the largest: that within them is then the least."""
+    """The first bin of the last of three classes, between which the variance is the largest: that within them is then the least.
+
+    In double precision: with the counts of a whole head, scikit-image's `threshold_multiotsu` may be off by a bin.
+    """
     count = np.cumsum(counts, dtype=np.float64)
     total = np.cumsum(counts * np.arange(len(counts), dtype=np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -189,10 +189,10 @@ def _drawable(setting: Setting) -> PercentileIntensity:
     if setting.direction != "mr2ct":
         raise ConfigError(f"direction = {setting.direction}: MRs of any contrast are drawn, and CTs learned; set mr2ct")
     mr, ct = setting.intensity["mr"], setting.intensity["ct"]
-    drawn = isinstance(mr, PercentileIntensity) and (mr.lower, mr.upper) == PERCENTILES and mr.onto == ONTO and mr.levels is None
-    if not (isinstance(mr, PercentileIntensity) and drawn and isinstance(ct, WindowIntensity)):
-        raise ConfigError(
-            f"drawn MRs are scaled by the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} onto [-1, 1], and drawn CTs are in HU; "
-            'set intensity.mr.kind = "percentile", without lower, upper, onto and levels, and intensity.ct.kind = "window"'
-        )
-    return mr
+    as_drawn = (*PERCENTILES, ONTO, None)
+    if isinstance(mr, PercentileIntensity) and isinstance(ct, WindowIntensity) and (mr.lower, mr.upper, mr.onto, mr.levels) == as_drawn:
+        return mr
+    raise ConfigError(
+        f"drawn MRs are scaled by the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} onto [-1, 1], and drawn CTs are in HU; "
+        'set intensity.mr.kind = "percentile", without lower, upper, onto and levels, and intensity.ct.kind = "window"'
+    )

@@ -76,7 +76,7 @@ def cautions(sheets: Sequence[tuple[str, ScoreSheet]]) -> list[str]:
     found = [caution for name, sheet in sheets for caution in _cautions(name, sheet)]
     if len({frozenset(case.case for case in sheet.cases) for _, sheet in sheets}) > 1:
         found.append("The methods were not scored on the same cases, so their means are not comparable as they stand.")
-    if _true_images_differ([sheet for _, sheet in sheets]):
+    if _masks_differ([sheet for _, sheet in sheets]):
         found.append("The methods were not scored on the same voxels of every case, so their scores are not comparable as they stand.")
     if len(sheets) > 1:
         found.append(
@@ -85,7 +85,7 @@ def cautions(sheets: Sequence[tuple[str, ScoreSheet]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _true_images_differ(sheets: Sequence[ScoreSheet]) -> bool:
+def _masks_differ(sheets: Sequence[ScoreSheet]) -> bool:
     """Whether a case was scored in masks of different sizes, as it is when its true image lay on another grid."""
     voxels: dict[str, set[int]] = {}
     for case in (case for sheet in sheets for case in sheet.cases):

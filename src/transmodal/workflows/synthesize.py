@@ -5,16 +5,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from transmodal import __version__
 from transmodal.contracts import Method
 from transmodal.core.errors import CasesFailed, ConfigError, DataError, FileError, TransmodalError, about
-from transmodal.core.files import read_json, require_apart, require_new_folder, require_room, write_json
+from transmodal.core.files import require_new_folder, require_room, write_json
 from transmodal.core.jobs import HERE, Workers
 from transmodal.core.progress import track
 from transmodal.core.record import RECORD_NAME, make_record, require_replaceable
-from transmodal.core.volume import Direction, Modality, Product, Volume, source_of
+from transmodal.core.volume import Direction, Modality, Volume, source_of
 from transmodal.engine.hardware import choose_device, keep_memory
 from transmodal.engine.run import read_run
 from transmodal.imaging.dicom_files import is_dicom
@@ -29,14 +29,11 @@ from transmodal.imaging.scan import require_unsheared, require_writable, strip_s
 from transmodal.methods.builtin import DEFAULT_MODEL, find_model
 from transmodal.methods.ensemble import load_ensemble
 from transmodal.methods.runs import weights_hash
-from transmodal.workflows.derivative import cycle_path, derivative_paths, describe_derivative, sidecar, uncertainty_path
+from transmodal.workflows.derivative import describe_derivative, sidecar
+from transmodal.workflows.places import EXTRAS, Extra, Place, beside, is_scan_file, place_of, record_in
 
 Part = Literal["all", "train", "validation", "test"]
-Extra = Literal["uncertainty", "cycle"]
 
-OUTPUT_NAMES: dict[Direction, str] = {"mr2ct": "sct", "ct2mr": "smr"}
-EXTRAS: tuple[Extra, ...] = get_args(Extra)
-_BONE_NAME = "bone"
 _SERIES_OPTION = "--series"
 
 
@@ -131,7 +128,7 @@ def synthesize(
         raise ConfigError(f"--brain: {scan} is a folder of subjects; put a mask beside each scan, as brain.nii.gz")
     if layout == "auto":
         print(f"transmodal: {found.explanation}", file=sys.stderr)
-    if _is_scan_file(output):
+    if is_scan_file(output):
         problems = [case.problem for case in found.subjects if case.problem is not None]
         if len(problems) == len(found.subjects):
             raise problems[0]
@@ -191,50 +188,6 @@ def _require_scan(case: SubjectFiles, modality: Modality) -> ScanSource:
     return case.files[modality]
 
 
-def _is_scan_file(output: Path) -> bool:
-    return strip_scan_suffix(output.name) != output.name
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a result goes, the note beside it, and what else may be made."""
-
-    target: Path
-    note: Path
-    extras: dict[Extra, Path]
-
-    @property
-    def as_series(self) -> bool:
-        return not _is_scan_file(self.target)
-
-    def require_free(self, read: list[Path], extras: list[Extra]) -> None:
-        """Refuse to write over or to remove what is read, and to write over a note that is not ours."""
-        require_replaceable(self.note, "synthesize", "segment")
-        require_apart([self.target, self.note, *(self.extras[extra] for extra in extras), *self._left_over(extras)], read)
-
-    def clear(self, extras: list[Extra]) -> None:
-        """Remove what an earlier result had beside it, and last its note, without which it is not taken for finished."""
-        for path in self._left_over(extras):
-            path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
-
-    def _left_over(self, extras: list[Extra]) -> list[Path]:
-        """What was made beside an earlier result, and will not be made anew."""
-        before = _record_in(self.note).get("settings", {}) if self.note.exists() else {}
-        return [path for extra, path in self.extras.items() if before.get(extra) and extra not in extras]
-
-
-def _record_in(note: Path) -> dict[str, Any]:
-    """The record that a note is, or has among the metadata of an image."""
-    found = read_json(note)
-    return found.get("Record", found)
-
-
-def _beside(target: Path, note: Path) -> _Place:
-    name = strip_scan_suffix(target.name)
-    return _Place(target, note, {extra: target.with_name(f"{name}_{extra}.nii.gz") for extra in EXTRAS})
-
-
 @dataclass(frozen=True)
 class _Inputs:
     """What a result is made of: a scan, and the mask of its brain where the model uses it."""
@@ -263,17 +216,19 @@ class _Maker:
 
     def make_one(self, source: ScanSource, output: Path, brain: ScanSource | None) -> Path:
         """Write a scan file, or a series where the source is one and `output` names no file."""
-        place = _beside(output, output.with_name(strip_scan_suffix(output.name) + ".json"))
+        place, inputs = beside(output, output.with_name(strip_scan_suffix(output.name) + ".json")), _Inputs(source, brain)
+        place.require_free(inputs.paths, self.extras)
         if source.series is None:
             require_writable(output)
-            self._make_file(_Inputs(source, brain), place, {})
+            self._make_file(inputs, place, {})
         else:
-            self._make_dicom(_Inputs(source, brain), place)
+            self._make_dicom(inputs, place)
         return output
 
-    def make_case(self, case: SubjectFiles, place: _Place, metadata: dict[str, Any]) -> None:
+    def make_case(self, case: SubjectFiles, place: Place, metadata: dict[str, Any]) -> None:
         """Write a file or a series, unless this model has written it of these inputs already."""
         inputs = _Inputs(case.files[source_of(self.direction)], case.files.get("brain") if self.method.uses_brain else None)
+        place.require_free(inputs.paths, self.extras)
         if self._is_done(inputs, place):
             return
         if inputs.scan.series is None:
@@ -281,11 +236,11 @@ class _Maker:
         else:
             self._make_dicom(inputs, place)
 
-    def _is_done(self, inputs: _Inputs, place: _Place) -> bool:
+    def _is_done(self, inputs: _Inputs, place: Place) -> bool:
         wanted = [place.target, place.note, *(place.extras[extra] for extra in self.extras)]
         if not all(path.exists() for path in wanted):
             return False
-        record = _record_in(place.note)
+        record = record_in(place.note)
         settings = record.get("settings", {})
         same_settings = all(settings.get(key) == value for key, value in self.settings.items())
         return same_settings and record.get("inputs") == self._digests(inputs)
@@ -308,9 +263,8 @@ class _Maker:
             print(f"transmodal: {path}: {words}", file=sys.stderr)
         return {"guard": report.record()}
 
-    def _make_file(self, inputs: _Inputs, place: _Place, metadata: dict[str, Any]) -> None:
+    def _make_file(self, inputs: _Inputs, place: Place, metadata: dict[str, Any]) -> None:
         path = inputs.scan.path
-        place.require_free(inputs.paths, self.extras)
         with about(path):
             scan = require_plausible(inputs.scan.read(source_of(self.direction)), str(path))
             require_unsheared(scan, path)  # the result will lie on this grid
@@ -322,12 +276,11 @@ class _Maker:
         record = self._record(inputs, {**self.settings, **found})
         write_json(place.note, {**metadata, "Record": record} if metadata else record)
 
-    def _make_dicom(self, inputs: _Inputs, place: _Place) -> None:
+    def _make_dicom(self, inputs: _Inputs, place: Place) -> None:
         if place.as_series and self.method.product == "bone":
             raise ConfigError(f"{place.target}: a mask of bone is not written as a CT series; name a scan file, such as bone.nii.gz")
         if place.as_series:
             require_new_folder(place.target)
-        place.require_free(inputs.paths, self.extras)
         with about(inputs.scan.path):
             scan = inputs.scan.read_dicom(source_of(self.direction))
             if scan.series.note:
@@ -354,7 +307,7 @@ class _Maker:
         return {source_of(self.direction): inputs.scan.digest(), **brain}
 
 
-def _write_extras(more: dict[Extra, Volume], place: _Place) -> None:
+def _write_extras(more: dict[Extra, Volume], place: Place) -> None:
     for extra, volume in more.items():
         write_scan(volume, place.extras[extra])
 
@@ -383,7 +336,7 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
     for case in track(cases, "synthesizing"):
         try:
             scan = _require_scan(case, source_of(maker.direction))
-            place = _place(case.id, scan, found.layout, output, maker.direction, maker.method.product)
+            place = place_of(case.id, scan, found.layout, output, maker.direction, maker.method.product)
             metadata = sidecar(scan.path, source, maker.settings, maker.method.product) if found.layout == "bids" else {}
             maker.make_case(case, place, metadata)
             done.append(place.target)
@@ -394,14 +347,3 @@ def _make_all(maker: _Maker, source: Path, found: Found, output: Path, wanted: s
     if failures:
         raise CasesFailed(f"{len(failures)} of {len(cases)} scans could not be synthesized:\n" + "\n".join(failures))
     return done
-
-
-def _place(case: str, scan: ScanSource, layout: Layout, output: Path, direction: Direction, product: Product) -> _Place:
-    if layout == "bids":
-        target, note = derivative_paths(scan.path, output, direction, product)
-        return _Place(target, note, {"uncertainty": uncertainty_path(target), "cycle": cycle_path(scan.path, target)})
-    if product == "bone":  # which is no CT series, and may lie beside a synthetic CT and its record
-        return _beside(output / case / f"{_BONE_NAME}.nii.gz", output / case / f"{_BONE_NAME}.json")
-    if scan.series is not None:
-        return _beside(output / case, output / f"{case}.json")
-    return _beside(output / case / f"{OUTPUT_NAMES[direction]}.nii.gz", output / case / RECORD_NAME)
