@@ -1,13 +1,15 @@
-"""What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER] [--mr NAME=VALUE].
+"""What a model makes of real MR scans: python benchmarks/real_heads.py RUN OUT SCAN [SCAN ...] [--bone LABELS=NUMBER] [--set KEY=VALUE].
 
 For each scan: the synthetic CT on the scan's own grid, the time and the peak memory, the air deep in the head, and a picture. With
 ``--bone`` the first scan's synthetic CT is also compared with a label map on its grid, in which NUMBER is bone: Dice, precision and recall
 above thresholds in HU, the shares of the points of either bone surface that lie within 2 mm of the other, and where the two differ.
-``--mr`` changes how the intensities of scans are mapped, such as ``power=0.5``.
+``--set`` changes the recipe of the run in what prediction depends on, such as ``intensity.mr.power=0.5`` or ``method.brighter=[]``.
 """
 
 import argparse
 import resource
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,12 +18,16 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from transmodal.contracts import Method
+from transmodal.core.config import override
 from transmodal.core.volume import Volume, require_same_grid
 from transmodal.engine.hardware import keep_memory
+from transmodal.engine.run import read_run, write_run
 from transmodal.evaluation.metrics import dice
 from transmodal.evaluation.surface import bone_surface, compare_surfaces, surface_statistics
 from transmodal.imaging.grid import canonical
 from transmodal.imaging.scan import read_scan, strip_scan_suffix, write_scan
+from transmodal.methods.recipe import parse_recipe
 from transmodal.methods.runs import load_method
 
 matplotlib.use("Agg")
@@ -40,14 +46,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("scans", type=Path, nargs="+")
     parser.add_argument("--bone", metavar="LABELS=NUMBER")
-    parser.add_argument("--mr", metavar="NAME=VALUE", nargs="+", default=[])
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", default=[])
     arguments = parser.parse_args()
     keep_memory()
-    method = load_method(arguments.run, torch.device("cpu"))
-    intensity = dict(method.setting.intensity)
-    changes = dict(text.split("=") for text in arguments.mr)
-    intensity["mr"] = type(intensity["mr"]).model_validate({**intensity["mr"].model_dump(), **changes})
-    method.setting = method.setting.model_copy(update={"intensity": intensity})
+    method = load_changed(arguments.run, arguments.set)
     for number, path in enumerate(arguments.scans):
         scan = read_scan(path, "mr")
         began = time.perf_counter()
@@ -61,6 +63,17 @@ def main() -> None:
         print(f"  {deep_air(result):.1f} ml of air deep in the head")
         if arguments.bone and number == 0:
             compare(result, *arguments.bone.rsplit("=", 1))
+
+
+def load_changed(run: Path, assignments: list[str]) -> Method:
+    """The method of a run whose recipe is changed in how scans are shown and volumes put together."""
+    note = read_run(run)
+    recipe = parse_recipe(override(note.recipe, assignments), "--set")
+    setting = note.setting.model_copy(update={"intensity": recipe.intensity, "prediction": recipe.predict})
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(run, folder, dirs_exist_ok=True)
+        write_run(Path(folder), note.model_copy(update={"recipe": recipe.model_dump(mode="json"), "setting": setting}))
+        return load_method(Path(folder), torch.device("cpu"))
 
 
 def compare(result: Volume, labels: str, number: str) -> None:

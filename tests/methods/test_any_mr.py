@@ -9,6 +9,7 @@ from transmodal.data.store import Dataset
 from transmodal.engine.predict import Setting
 from transmodal.imaging.intensity import IntensityStatistics
 from transmodal.methods.any_mr import AnyMR
+from transmodal.methods.exposures import AIR_HU, fuse
 from transmodal.methods.recipe import load_recipe
 from transmodal.simulation.tissues import Tissue, tissue_table
 from transmodal.workflows.train import train
@@ -122,6 +123,44 @@ def test_the_uncertainty_is_that_of_mirror_images_and_of_the_network_together(da
     # 0 in network units is the middle of -1024 to 2000 HU, and 1 half of that window.
     assert (ct.array[inside] == 488).all()
     assert uncertainty.array[inside] == pytest.approx(2 * np.sqrt(2) * 0.05 * 1512, rel=1e-2)
+
+
+class Brightness(torch.nn.Module):
+    """A CT as bright as the MR is shown, and an error of `expected` network units everywhere."""
+
+    stride = 1
+
+    def __init__(self, expected):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.expected = expected
+
+    def forward(self, image):
+        return torch.cat([image, torch.full_like(image, np.log(self.expected))], dim=1)
+
+
+def test_a_scan_is_shown_in_several_exposures(dataset, simulated_head):
+    """Each made alone as a model without others, and the whole of them by the rule of `fuse`; the spread of that knows how they differ."""
+    alone = []
+    for black_point, power in ((0.3, 1.0), (0.0, 0.5)):
+        given = recipe("method.brighter=[]", f"intensity.mr.black_point={black_point}", f"intensity.mr.power={power}")
+        one = AnyMR(given.method, setting(dataset, given))
+        one.networks["generator"] = Brightness(expected=0.01)
+        alone.append(one.synthesize_with_uncertainty(simulated_head["mr"]))
+    given = recipe("method.brighter=[{power=0.5}]", "intensity.mr.black_point=0.3", "intensity.mr.power=1")
+    both = AnyMR(given.method, setting(dataset, given))
+    both.networks["generator"] = Brightness(expected=0.01)
+    ct, uncertainty = both.synthesize_with_uncertainty(simulated_head["mr"])
+    (dark, own), (bright, _) = alone
+    shown = [one.array.astype(np.float32) for one in (dark, bright)]
+    assert (both.opinions, one.opinions) == (3, 2)
+    sure = np.abs(shown[0] - AIR_HU) > 1
+    assert np.abs(ct.array - fuse(*shown))[sure].max() <= 1
+    assert (ct.array == both.synthesize(simulated_head["mr"]).array).all()
+    inside = uncertainty.array > 0
+    between = np.abs(shown[0] - shown[1]) / 2
+    assert between[inside].max() > 200
+    assert uncertainty.array[inside] == pytest.approx(np.hypot(own.array, between)[inside], abs=1.5)
 
 
 def test_validation_compares_with_the_mean_ct_of_each_tissue(method, batch):

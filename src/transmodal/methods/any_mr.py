@@ -20,10 +20,13 @@ from transmodal.core.errors import ConfigError
 from transmodal.core.volume import Volume
 from transmodal.data.sampling import Batch, Target
 from transmodal.data.store import Dataset
-from transmodal.engine.predict import Setting, place_result, place_soft, predict_channels, prepare_source, synthesize
+from transmodal.engine.moments import Moments
+from transmodal.engine.predict import Setting, place_result, place_soft, predict_channels, predict_prepared, prepare_source
 from transmodal.imaging.intensity import PercentileIntensity, WindowIntensity
+from transmodal.imaging.preparation import PreparedScan
 from transmodal.losses.voxel import l1, laplace
 from transmodal.methods.architecture import UNetSettings
+from transmodal.methods.exposures import Exposure, fuse
 from transmodal.methods.generation import PERCENTILES, Generation, draw_pairs
 from transmodal.methods.optimizer import Adam, Optimizer
 from transmodal.methods.paired import PairedMethod
@@ -47,6 +50,8 @@ class AnyMRSettings(Config):
     darkness : float
         Drawn MRs are raised to so many times the power that scans are (``intensity.mr.power``). A scan is then among the brightest that
         the network knows, in which fluid, bone and air lie furthest apart.
+    brighter : tuple of Exposure
+        Further exposures of a scan, brighter than that of ``intensity.mr``, for bone that is as dark as air; each takes as long as one.
     spread : float
         Weight of the likelihood by which the second channel learns how far off the first may be.
     calibration : float
@@ -57,7 +62,8 @@ class AnyMRSettings(Config):
     generation: Generation = Generation()
     gain: float = Field(default=0.2, ge=0, lt=1)
     shift: float = Field(default=0.1, ge=0)
-    darkness: float = Field(default=1.5, gt=0)
+    darkness: float = Field(default=1.75, gt=0)
+    brighter: tuple[Exposure, ...] = ()
     spread: float = Field(default=0.05, ge=0)
     calibration: float = Field(default=1.0, gt=0)
     network: UNetSettings = UNetSettings()
@@ -81,8 +87,9 @@ class AnyMR(PairedMethod):
         self._power = settings.darkness * _drawable(setting).power
         super().__init__(setting, settings.network.build(setting.view, outputs=2), settings.loss, settings.optimizer)
         self.settings = settings
-        # What the network expects of itself, beside mirror images.
-        self.opinions = 1 + setting.opinions
+        self._exposures = (setting, *(exposure.of(setting) for exposure in settings.brighter))
+        # What the network expects of itself, beside mirror images and exposures.
+        self.opinions = 1 + len(self._exposures) * setting.opinions
 
     def initialize(self) -> None:
         """Read the run of a segmentor, if the recipe names one."""
@@ -136,21 +143,30 @@ class AnyMR(PairedMethod):
         return replace(batch, source=source, target=target, source_mask=mask, target_mask=mask)
 
     def synthesize(self, scan: Volume) -> Volume:
-        """The CT, on the scan's own grid; see `transmodal.engine.predict.synthesize`."""
-        return synthesize(self.networks["generator"], scan, self.setting)
+        """The CT, on the scan's own grid: one of all exposures; see `transmodal.methods.exposures`."""
+        network, prepared = self.networks["generator"], prepare_source(scan, self.setting)
+        return self._place([predict_prepared(network, prepared, exposure).mean for exposure in self._exposures], prepared, scan)
 
     def synthesize_with_uncertainty(self, scan: Volume) -> tuple[Volume, Volume]:
         """The same, and a standard deviation in HU, float32, 0 outside the head.
 
-        Its square is the sum of that over mirror images and of that of the Laplace distribution which the network has learned, times
-        a factor for the two to cover what they should (`AnyMRSettings.calibration`).
+        Its square is the variance over the exposures, and the mean of what each has by itself: the variance over mirror images and that
+        of the Laplace distribution which the network has learned; times a factor for all to cover what they should
+        (`AnyMRSettings.calibration`).
         """
-        network, setting = self.networks["generator"], self.setting
-        prepared = prepare_source(scan, setting)
-        found, learned = predict_channels(WithSpread(network), prepared, setting, 2)
-        sd = np.float32(self.settings.calibration * setting.target_map.scale) * np.sqrt(found.sd**2 + 2 * learned.mean**2)
-        result = place_result(setting.target_map.inverse(found.mean), prepared, scan, setting.target)
-        return result, place_soft(sd, prepared, scan, "uncertainty")
+        network, prepared = WithSpread(self.networks["generator"]), prepare_source(scan, self.setting)
+        made, between, own = [], Moments(), Moments()
+        for exposure in self._exposures:
+            found, learned = predict_channels(network, prepared, exposure, 2)
+            made.append(found.mean)
+            between.add(found.mean)
+            own.add(found.sd**2 + 2 * learned.mean**2)
+        sd = np.float32(self.settings.calibration * self.setting.target_map.scale) * np.sqrt(between.sd**2 + own.mean)
+        return self._place(made, prepared, scan), place_soft(sd, prepared, scan, "uncertainty")
+
+    def _place(self, exposures: Sequence[Float[np.ndarray, "x y z"]], prepared: PreparedScan, scan: Volume) -> Volume:
+        ct = fuse(*(self.setting.target_map.inverse(exposure) for exposure in exposures))
+        return place_result(ct, prepared, scan, self.setting.target)
 
     def _middle(self, slices: Shaped[Tensor, "b c *s"]) -> Shaped[Tensor, "b 1 *s"]:
         context = self.setting.view.context
