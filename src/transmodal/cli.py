@@ -322,8 +322,8 @@ def synthesize(
     force
         Go on with a scan that the guard of the model refuses, such as one without its skull or with a wrong orientation.
     uncertainty
-        Also write sct_uncertainty.nii.gz: the standard deviation in HU over all runs, planes and mirror images, with what the built-in
-        model expects of its own error.
+        Also write sct_uncertainty.nii.gz: the standard deviation in HU over all runs, planes, mirror images and exposures, with what the
+        built-in model expects of its own error.
     cycle
         Also write sct_cycle.nii.gz: the scan made again from the result, by a model that goes both ways.
     brain

@@ -82,8 +82,8 @@ def synthesize(
     force : bool
         Go on where the guard refuses a scan; of models whose recipe asks for it (``guarded``).
     uncertainty : bool
-        Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs and over the planes and mirror images of each,
-        with what a network has learned to expect of its own error, in the unit of the result.
+        Also write ``<result>_uncertainty.nii.gz``: the standard deviation over the runs and over the planes, mirror images and exposures of
+        each, with what a network has learned to expect of its own error, in the unit of the result.
     cycle : bool
         Also write ``<result>_cycle.nii.gz``: the scan made again from the result, by a model that goes both ways.
     brain : Path, optional
