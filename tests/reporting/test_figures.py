@@ -1,3 +1,4 @@
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -23,6 +24,15 @@ def test_every_case_is_a_point():
     svg = strip_chart(MAE, [("A", [1.0, 2.0, 3.0])]).light.decode()
     points = svg.split('id="PathCollection_1"')[1].split("</g>\n   </g>")[0]
     assert points.count("<use") == 3
+
+
+def test_a_title_wider_than_its_chart_goes_on_in_another_line():
+    """Matplotlib notes each line of text beside its outlines."""
+    metric = next(metric for metric in PROTOCOLS["uncertainty"].note.metrics if metric.label.startswith("Coverage of the 95"))
+    svg = strip_chart(metric, [("A", [0.1])]).light.decode()
+    lines = [text for text in re.findall("<!-- (.*?) -->", svg) if not text.lstrip("−").replace(".", "").isdigit()]
+    assert " ".join(lines) == metric.label
+    assert len(lines) == 2
 
 
 def test_a_training_curve_is_drawn():

@@ -123,7 +123,7 @@ def _strips(axes: "Axes", metric: MetricNote, groups: Sequence[tuple[str, Sequen
     axes.set_xlim(-0.6, len(groups) - 0.4)
     names = [name for name, _ in groups] if len(groups) > 1 else []
     axes.set_xticks(range(len(names)), names)
-    axes.set_title(f"{metric.label} ({metric.unit})" if metric.unit else metric.label, color=theme.ink, fontsize=9)
+    axes.set_title(f"{metric.label} ({metric.unit})" if metric.unit else metric.label, color=theme.ink, fontsize=9, wrap=True)
 
 
 def _strip(axes: "Axes", position: int, values: np.ndarray, theme: Theme) -> None:
