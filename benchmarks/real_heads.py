@@ -9,7 +9,6 @@ above thresholds in HU, the shares of the points of either bone surface that lie
 import argparse
 import resource
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from transmodal.contracts import Method
 from transmodal.core.config import override
 from transmodal.core.volume import Volume, require_same_grid
 from transmodal.engine.hardware import keep_memory
@@ -49,7 +47,7 @@ def main() -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", default=[])
     arguments = parser.parse_args()
     keep_memory()
-    method = load_changed(arguments.run, arguments.set)
+    method = load_method(copy_changed(arguments.run, arguments.set, arguments.out / "model"), torch.device("cpu"))
     for number, path in enumerate(arguments.scans):
         scan = read_scan(path, "mr")
         began = time.perf_counter()
@@ -65,15 +63,14 @@ def main() -> None:
             compare(result, *arguments.bone.rsplit("=", 1))
 
 
-def load_changed(run: Path, assignments: list[str]) -> Method:
-    """The method of a run whose recipe is changed in how scans are shown and volumes put together."""
+def copy_changed(run: Path, assignments: list[str], folder: Path) -> Path:
+    """A copy of a run, kept beside what it makes, whose recipe is changed in how scans are shown and volumes put together."""
     note = read_run(run)
     recipe = parse_recipe(override(note.recipe, assignments), "--set")
     setting = note.setting.model_copy(update={"intensity": recipe.intensity, "prediction": recipe.predict})
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(run, folder, dirs_exist_ok=True)
-        write_run(Path(folder), note.model_copy(update={"recipe": recipe.model_dump(mode="json"), "setting": setting}))
-        return load_method(Path(folder), torch.device("cpu"))
+    shutil.copytree(run, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
+    write_run(folder, note.model_copy(update={"recipe": recipe.model_dump(mode="json"), "setting": setting}))
+    return folder
 
 
 def compare(result: Volume, labels: str, number: str) -> None:
