@@ -54,12 +54,24 @@ def test_a_missing_image_and_a_missing_dataset_are_named(stored, tmp_path):
         Dataset(tmp_path)
 
 
-def test_a_damaged_piece_is_named(stored):
-    chunk = next(path for path in (stored[0].folder / "images.zarr" / "a" / "ct" / "c").rglob("*") if path.is_file())
-    whole = chunk.read_bytes()
-    chunk.write_bytes(whole[: len(whole) // 2])
-    try:
-        with pytest.raises(FileError, match=r"a/ct: the image is damaged .*delete this folder"):
-            Dataset(stored[0].folder).read_all("a", "ct")
-    finally:
-        chunk.write_bytes(whole)
+def _cut_short(whole):
+    return whole[: len(whole) // 2]
+
+
+def _one_bit_flipped(whole):
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_cut_short, _one_bit_flipped])
+def test_damage_to_any_chunk_is_named(stored, damage):
+    dataset, voxels = stored
+    for chunk in [path for path in (dataset.folder / "images.zarr" / "a" / "ct" / "c").rglob("*") if path.is_file()]:
+        whole = chunk.read_bytes()
+        chunk.write_bytes(damage(whole))
+        try:
+            with pytest.raises(FileError, match=r"a/ct: the image is damaged .*delete this folder"):
+                Dataset(dataset.folder).read_all("a", "ct")
+        finally:
+            chunk.write_bytes(whole)
+    np.testing.assert_array_equal(Dataset(dataset.folder).read_all("a", "ct"), voxels)

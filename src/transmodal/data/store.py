@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 from jaxtyping import Shaped
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from transmodal.core.errors import FileError
 from transmodal.core.files import refusals
@@ -23,11 +23,12 @@ CACHED_CHUNKS = 1024
 def write_image(dataset: Path, subject: str, name: str, voxels: Shaped[np.ndarray, "x y z"]) -> None:
     """Store the voxels of one image, replacing what was there; several processes may write those of different subjects at once."""
     chunks = tuple(min(CHUNK, n) for n in voxels.shape)
-    compressor = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle)
+    # Blosc alone gives wrong voxels for a chunk cut short as often as an error: the checksum tells.
+    compressors = (BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle), Crc32cCodec())
     with refusals(Path(_arrays(dataset))):
         group = zarr.open_group(_arrays(dataset), mode="a", zarr_format=3)
         array = group.create_array(
-            f"{subject}/{name}", shape=voxels.shape, dtype=voxels.dtype, chunks=chunks, compressors=compressor, overwrite=True
+            f"{subject}/{name}", shape=voxels.shape, dtype=voxels.dtype, chunks=chunks, compressors=compressors, overwrite=True
         )
         array[...] = voxels
 
