@@ -23,7 +23,7 @@ CACHED_CHUNKS = 1024
 def write_image(dataset: Path, subject: str, name: str, voxels: Shaped[np.ndarray, "x y z"]) -> None:
     """Store the voxels of one image, replacing what was there; several processes may write those of different subjects at once."""
     chunks = tuple(min(CHUNK, n) for n in voxels.shape)
-    # Blosc alone gives wrong voxels for a chunk cut short as often as an error: the checksum tells.
+    # Blosc alone may make wrong voxels of a damaged chunk: the checksum tells.
     compressors = (BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle), Crc32cCodec())
     with refusals(Path(_arrays(dataset))):
         group = zarr.open_group(_arrays(dataset), mode="a", zarr_format=3)

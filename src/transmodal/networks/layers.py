@@ -51,7 +51,8 @@ class InstanceNorm(nn.GroupNorm):
     """Instance normalisation, as groups of one channel: a kernel several times faster on CPUs than that of torch's own layer.
 
     Its gradient is slow where images are stored channels-last, which is what convolutions want (``benchmarks/norms.py``).
-    There each image is normalised as a batch of its own, which is the same function.
+    There each image is normalised as a batch of its own, which is the same function, but for the digits that its sums over many voxels
+    lose: of 160×192×160, the SD is up to 0.4 % off on one thread, and up to 0.3 % on two.
     """
 
     def __init__(self, channels: int, affine: bool = True) -> None:
