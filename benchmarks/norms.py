@@ -1,8 +1,8 @@
 """Time instance normalisation on the CPU, forward and backward, by layout and kernel: python benchmarks/norms.py [--rounds N].
 
 torch's group norm and its batch norm of a single image compute the same; `transmodal.networks.layers.InstanceNorm` takes the one or the
-other by the layout of the image. Interleaved rounds after one that does not count; the table has medians, and each as a multiple of group
-norm of contiguous images of the same number format.
+other by the layout of the image, with sums of its own for the latter, because torch's lose digits. Interleaved rounds after one that does
+not count; the table has medians, and each as a multiple of group norm of contiguous images of the same number format.
 """
 
 import argparse
@@ -14,12 +14,18 @@ from functools import partial
 import torch
 from speed import machine
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from transmodal.engine.hardware import keep_memory
-from transmodal.networks.layers import CHANNELS_LAST
+from transmodal.networks.layers import CHANNELS_LAST, InstanceNorm
 
-SHAPES = {"volumes": (1, 16, 96, 96, 96), "small volumes": (1, 64, 24, 24, 24), "slices": (1, 64, 256, 256)}
+SHAPES = {
+    "whole heads": (1, 16, 160, 192, 160),
+    "volumes": (1, 16, 96, 96, 96),
+    "small volumes": (1, 64, 24, 24, 24),
+    "slices": (1, 64, 256, 256),
+}
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -30,6 +36,10 @@ def group_norm(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def batch_norm(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.batch_norm(image, None, None, weight, bias, training=True)
+
+
+def instance_norm(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return functional_call(InstanceNorm(image.shape[1]), {"weight": weight, "bias": bias}, image)
 
 
 def seconds(kernel: Kernel, image: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> float:
@@ -44,7 +54,7 @@ def contenders(shape: tuple[int, ...], kind: torch.dtype) -> dict[tuple[str, str
     found = {}
     for name, layout in (("contiguous", torch.contiguous_format), ("channels-last", CHANNELS_LAST[len(shape) - 2])):
         image, gradient = (torch.randn(shape).to(kind).contiguous(memory_format=layout) for _ in range(2))
-        for kernel in (group_norm, batch_norm):
+        for kernel in (group_norm, batch_norm, instance_norm):
             found[kernel.__name__, name] = partial(seconds, kernel, image.requires_grad_(), weight, bias, gradient)
     return found
 

@@ -62,8 +62,8 @@ def keep_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc":
         return
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    m_trim_threshold, m_top_pad, m_mmap_max, never = -1, -2, -4, -1
     libc = ctypes.CDLL(None)
     libc.mallopt(m_mmap_max, 0)
-    libc.mallopt(m_trim_threshold, 2**30)
+    libc.mallopt(m_trim_threshold, never)
     libc.mallopt(m_top_pad, 2**26)
