@@ -18,7 +18,6 @@ import torch
 
 from transmodal.core.progress import track
 from transmodal.core.volume import Volume
-from transmodal.engine.hardware import keep_memory
 from transmodal.evaluation.metrics import dice
 from transmodal.evaluation.uncertainty import half_width
 from transmodal.imaging.grid import isotropic_grid, resample
@@ -46,7 +45,6 @@ def main() -> None:
     parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--heads", type=int, default=4)
     arguments = parser.parse_args()
-    keep_memory()
     if arguments.what == "heads":
         if arguments.out is None:
             parser.error("heads LABELS OUT: name the folder to write")

@@ -19,7 +19,6 @@ from scipy import ndimage
 
 from transmodal.core.config import override
 from transmodal.core.volume import Volume, require_same_grid
-from transmodal.engine.hardware import keep_memory
 from transmodal.engine.run import read_run, write_run
 from transmodal.evaluation.metrics import dice
 from transmodal.evaluation.surface import bone_surface, compare_surfaces, surface_statistics
@@ -46,7 +45,6 @@ def main() -> None:
     parser.add_argument("--bone", metavar="LABELS=NUMBER")
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", default=[])
     arguments = parser.parse_args()
-    keep_memory()
     method = load_method(copy_changed(arguments.run, arguments.set, arguments.out / "model"), torch.device("cpu"))
     for number, path in enumerate(arguments.scans):
         scan = read_scan(path, "mr")

@@ -19,6 +19,7 @@ from transmodal.imaging.intensity import (
     ZScoreIntensity,
 )
 from transmodal.imaging.preparation import BACKGROUND, Preparation, PreparedScan
+from transmodal.networks.layers import InstanceNorm
 
 SOURCE = IntensityMap(shift=0, scale=1)
 
@@ -64,8 +65,9 @@ IMAGE = np.random.default_rng(0).normal(size=(21, 26, 19)).astype(np.float32)
         (View(size=(8, 8), axes=(0, 1, 2)), Prediction(axes=(1,))),
         (View(size=(8, 8, 8)), Prediction()),
         (View(size=(8, 8, 8)), Prediction(patch=(16, 8, 16), overlap=0.6)),
+        (View(size=(8, 8, 8)), Prediction(patch=(16, 32, 32), window=(8, 8, 24))),
     ],
-    ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "one of three planes", "volume", "3D patches"],
+    ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "one of three planes", "volume", "3D", "windows"],
 )
 def test_a_network_that_changes_nothing_gives_the_image_back(view, prediction):
     result = predict(Center(), IMAGE, setting(view, prediction), SOURCE).mean
@@ -173,15 +175,59 @@ def test_planes_that_differ_are_averaged_and_their_spread_is_told():
     np.testing.assert_allclose(found.sd, np.broadcast_to(np.abs(y - z) / 2, image.shape), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [{}, {"patch": [8, 8]}, {"patch": [32, 32, 15]}], ids=str)
+def test_a_window_that_is_in_no_patch_is_refused(given):
+    with pytest.raises(ConfigError, match=r"window = \(16, 16, 16\) must fit into a patch"):
+        validate(Prediction, {"window": [16, 16, 16], **given}, "recipe")
+
+
 def test_an_axis_that_is_no_axis_is_refused():
     with pytest.raises(ConfigError, match=r"flip\.0"):
         validate(Prediction, {"flip": [3]}, "recipe")
     assert Prediction(flip=(1, 1, 0)).mirrors == [(), (0,), (1,), (0, 1)]
 
 
-def test_a_patch_of_the_wrong_dimension_is_refused():
+@pytest.mark.parametrize(("size", "patch"), [((8, 8), (8, 8, 8)), ((8, 8, 8), (8, 8))], ids=["slices", "volumes"])
+def test_a_patch_of_the_wrong_dimension_is_refused(size, patch):
     with pytest.raises(ConfigError, match=r"predict\.patch"):
-        predict(Center(), IMAGE, setting(View(size=(8, 8)), Prediction(patch=(8, 8, 8))), SOURCE)
+        predict(Center(), IMAGE, setting(View(size=size), Prediction(patch=patch)), SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("extent", "patch", "window", "seen"),
+    [
+        ((20, 20, 20), (32, 32, 32), None, (32, 32, 32)),
+        ((20, 20, 20), (48, 48, 48), None, (48, 48, 48)),
+        ((20, 20, 20), (64, 64, 64), (16, 16, 16), (56, 56, 56)),
+        ((20, 30, 10), (32, 32, 48), (16, 16, 48), (32, 32, 48)),
+    ],
+    ids=["a head that just fits", "a larger patch", "a patch cut to the head", "a window larger than the head"],
+)
+def test_one_patch_is_enough_for_a_head_that_it_holds(extent, patch, window, seen):
+    network, mask = Center(), np.zeros((80, 80, 80), dtype=bool)
+    mask[tuple(slice(30, 30 + size) for size in extent)] = True
+    predict(network, mask.astype(np.float32), setting(View(size=(8, 8, 8)), Prediction(patch=patch, window=window)), SOURCE, mask)
+    assert network.shapes == [(1, 1, *seen)]
+
+
+def test_in_windows_a_larger_patch_is_normalised_as_patches_of_their_size_are():
+    """Of a pattern that repeats itself every 4 voxels, all windows of 8 have the same mean and SD; the patch has air around it besides."""
+
+    class Normalising(Center):
+        def __init__(self):
+            super().__init__()
+            self.norm = InstanceNorm(1)
+
+        def forward(self, image):
+            return self.norm(super().forward(image))
+
+    pattern = np.tile(np.random.default_rng(0).normal(5, size=(4, 4, 4)), (3, 3, 3)).astype(np.float32)
+    choices = Prediction(patch=(8, 8, 8)), Prediction(patch=(16, 16, 16), window=(8, 8, 8)), Prediction(patch=(16, 16, 16))
+    view = View(size=(8, 8, 8))
+    small, large, whole = (predict(Normalising(), pattern, setting(view, choice), SOURCE).mean for choice in choices)
+    np.testing.assert_allclose(small, (pattern - pattern.mean()) / pattern.std(), atol=1e-4)
+    np.testing.assert_allclose(large, small, atol=1e-4)
+    assert np.abs(whole - small).mean() > 0.5
 
 
 @pytest.mark.parametrize("prediction", [Prediction(), Prediction(patch=(16, 16))], ids=["slices", "patches"])

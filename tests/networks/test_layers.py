@@ -1,11 +1,13 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from transmodal.networks import layers
 from transmodal.networks.dcgan import LatentDiscriminator, LatentGenerator
 from transmodal.networks.dual_discriminator import DualDiscriminator
-from transmodal.networks.layers import CHANNELS_LAST, CONV, InstanceNorm, bare_instance_norm
+from transmodal.networks.layers import CHANNELS_LAST, CONV, InstanceNorm, bare_instance_norm, normalized_in_windows, windows_over
 from transmodal.networks.patchgan import PatchGAN
 from transmodal.networks.resenc import ResEncUNet
 from transmodal.networks.resnet_generator import ResnetGenerator
@@ -72,6 +74,33 @@ def test_instance_norm_by_slabs_has_the_gradients_of_its_function(affine, monkey
     torch.testing.assert_close(norm(image), nn.functional.instance_norm(image))
     assert torch.autograd.gradcheck(norm, image)
     assert torch.autograd.gradgradcheck(norm, image)
+
+
+@given(st.integers(1, 50), st.integers(0, 40), st.integers(1, 90))
+def test_windows_lie_on_their_axis_and_cover_its_inner_part(window, padding, inner):
+    size = max(window, inner + padding)
+    spans = [(round(first * size), round(last * size)) for first, last in windows_over(size, inner, window)]
+    assert all(first >= 0 and last <= size and last - first == window for first, last in spans)
+    before = (size - inner) // 2
+    covered = {voxel for first, last in spans for voxel in range(first, last)}
+    assert covered >= set(range(before, before + inner))
+    assert len(spans) == -(-inner // window)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+def test_instance_norm_in_windows_takes_each_voxel_as_often_as_windows_hold_it(layout, monkeypatch):
+    monkeypatch.setattr(layers, "_SUMMED_VOXELS", 12)
+    torch.manual_seed(0)
+    norm, image = InstanceNorm(3), 2 + 3 * torch.randn(2, 3, 8, 6, 4)
+    nn.init.uniform_(norm.weight)
+    # Three windows of 3 along the first axis, one of 4 in the middle of the second, all of the third.
+    windows = (windows_over(8, 8, 3), windows_over(6, 2, 4), windows_over(4, 4, 4))
+    held = torch.cat([image[:, :, first : first + 3, 1:5] for first in (0, 2, 5)], dim=2)
+    mean, sd = held.mean(dim=(2, 3, 4), keepdim=True), held.std(dim=(2, 3, 4), keepdim=True, correction=0)
+    expected = norm.weight.view(3, 1, 1, 1) * (image - mean) / sd
+    with torch.no_grad(), normalized_in_windows(nn.Sequential(norm), windows):
+        torch.testing.assert_close(norm(image.clone(memory_format=layout)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm(image), nn.functional.instance_norm(image, weight=norm.weight))
 
 
 @pytest.mark.parametrize(

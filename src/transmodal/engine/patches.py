@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.signal.windows import hann
 
-from transmodal.core.errors import ConfigError
+from transmodal.networks.layers import normalized_in_windows, windows_over
 
 
 def apply_network(
@@ -18,6 +18,7 @@ def apply_network(
     patch: tuple[int, ...] | None,
     overlap: float,
     at_once: int,
+    window: tuple[int, ...] | None = None,
 ) -> Float[Tensor, "b d *s"]:
     """The output of a network for images of any size.
 
@@ -33,19 +34,21 @@ def apply_network(
         Share of a patch that its neighbour covers again.
     at_once : int
         How many patches go through the network at once.
-
-    Raises
-    ------
-    ConfigError
-        If the patch has not as many sizes as the images.
+    window : tuple of int, optional
+        Size of the windows that instance normalisation takes its mean and SD over. Patches are then no larger than the images need.
     """
     sizes = inputs.shape[2:]
+    stride = int(getattr(network, "stride", 1))
+    needed = tuple(math.ceil(size / stride) * stride for size in sizes)
     if patch is None:
-        stride = int(getattr(network, "stride", 1))
-        wanted = [math.ceil(size / stride) * stride for size in sizes]
-        outputs = network(_padded(inputs, wanted, backgrounds))
-    else:
+        outputs = network(_padded(inputs, needed, backgrounds))
+    elif window is None:
         outputs = _slide(network, inputs, backgrounds, patch, overlap, at_once)
+    else:
+        patch = tuple(min(largest, max(least, size)) for largest, least, size in zip(patch, window, needed, strict=True))
+        inner = (min(size, whole) for size, whole in zip(sizes, patch, strict=True))
+        with normalized_in_windows(network, tuple(map(windows_over, patch, inner, window))):
+            outputs = _slide(network, inputs, backgrounds, patch, overlap, at_once)
     for d, size in enumerate(sizes, start=2):
         outputs = outputs.narrow(d, (outputs.shape[d] - size) // 2, size)
     return outputs
@@ -59,8 +62,6 @@ def _slide(
     overlap: float,
     at_once: int,
 ) -> Float[Tensor, "b d *t"]:
-    if len(patch) != inputs.ndim - 2:
-        raise ConfigError(f"predict.patch = {patch} has {len(patch)} sizes; the view has {inputs.ndim - 2}")
     from monai.inferers.utils import sliding_window_inference
 
     wanted = [max(size, least) for size, least in zip(inputs.shape[2:], patch, strict=True)]

@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from pydantic import Field
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
 from torch import nn
 
 from transmodal.core.config import Config
-from transmodal.core.errors import DataError, OutOfMemory
+from transmodal.core.errors import ConfigError, DataError, OutOfMemory
 from transmodal.core.volume import Direction, Modality, Volume, reverse, source_of, target_of, whole_hu
 from transmodal.data.sampling import View
 from transmodal.data.squares import cut, paste, smallest_square
@@ -26,7 +26,8 @@ from transmodal.imaging.preparation import BACKGROUND, Preparation, PreparedScan
 
 # Slices that go through a network at once. Eight 256x256 slices need well under a gigabyte in a U-Net of 64 channels.
 SLICES_AT_ONCE = 8
-# What a network for volumes sees of the air around a head, in voxels; what lies farther out is not computed, for it is blanked.
+# What a network for volumes sees of the air around a head, in voxels, unless one patch can hold the head with less of it; what lies
+# farther out is not computed, for it is blanked.
 BOX_MARGIN = 16
 
 
@@ -38,6 +39,11 @@ class Prediction(Config):
     patch : tuple of int, optional
         Size of overlapping patches, blended by Hann windows, which favour their centres; two numbers for slices, three for
         volumes. None takes whole slices (or the whole volume) at once.
+    window : tuple of int, optional
+        Size of a volume that instance normalisation takes its mean and SD over, no larger than `patch`. A network is another one where
+        it sees more of a head than it has learned from; in windows of the size that it has learned from it stays much the same, in
+        larger patches, of which fewer cover a head. Patches are then cut to the head, and `patch` is their largest size. None is the
+        whole patch.
     overlap : float
         Share of a patch that its neighbour covers again.
     axes : tuple of int, optional
@@ -50,10 +56,18 @@ class Prediction(Config):
     """
 
     patch: tuple[int, int] | tuple[int, int, int] | None = None
+    window: tuple[int, int, int] | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
     axes: tuple[Literal[0, 1, 2], ...] | None = Field(default=None, min_length=1)
     flip: tuple[Literal[0, 1, 2], ...] = ()
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _holds_windows(self) -> "Prediction":
+        patch = self.patch or ()
+        if self.window is not None and (len(patch) != 3 or any(map(int.__gt__, self.window, patch))):
+            raise ValueError(f"window = {self.window} must fit into a patch of three sizes, and patch = {self.patch}")
+        return self
 
     @property
     def mirrors(self) -> list[tuple[int, ...]]:
@@ -240,6 +254,8 @@ def predict(
 
     Raises
     ------
+    ConfigError
+        If a patch has not as many sizes as the view.
     OutOfMemory
         If the CPU cannot hold it either.
     """
@@ -255,6 +271,9 @@ def _predict(
     beside: Beside | None,
     channels: int,
 ) -> list[Moments]:
+    patch, dims = setting.prediction.patch, setting.view.dims
+    if patch is not None and len(patch) != dims:
+        raise ConfigError(f"predict.patch = {patch} has {len(patch)} sizes; the view has {dims}")
     network = optimize_layout(network.eval())
     device = next(network.parameters()).device
     mask = np.ones(image.shape, dtype=bool) if mask is None else mask
@@ -304,7 +323,7 @@ class _Task:
             inputs, backgrounds = np.concatenate([inputs, beside], axis=1), [*backgrounds, *self.beside]
         filled = torch.tensor(backgrounds, device=self.device)
         prediction, at_device = self.setting.prediction, torch.from_numpy(inputs).to(self.device)
-        outputs = apply_network(self.network, at_device, filled, prediction.patch, prediction.overlap, self.at_once)
+        outputs = apply_network(self.network, at_device, filled, prediction.patch, prediction.overlap, self.at_once, prediction.window)
         return np.moveaxis(outputs[:, : self.channels].float().cpu().numpy(), 1, 0)
 
 
@@ -329,7 +348,7 @@ def _by_plane(
     view = task.setting.view
     if view.dims == 3:
         background = task.setting.target_map.forward(np.full((1, 1, 1), BACKGROUND[task.setting.target]))
-        values, box = np.full((task.channels, *image.shape), background.item(), dtype=np.float32), _box(mask)
+        values, box = np.full((task.channels, *image.shape), background.item(), dtype=np.float32), _box(mask, task.setting.prediction.patch)
         values[:, *box] = task.apply(image[box][None, None], beside[:, *box][None])[:, 0]
         yield values
         return
@@ -343,13 +362,20 @@ def _by_plane(
         yield values
 
 
-def _box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
+def _box(mask: Bool[np.ndarray, "x y z"], patch: tuple[int, ...] | None) -> tuple[slice, slice, slice]:
     """The smallest part of the volume with the mask and a margin around it; all of it where the mask is empty."""
     spans = [np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
     if not spans[0].size:
         return slice(None), slice(None), slice(None)
-    x, y, z = (slice(max(int(span[0]) - BOX_MARGIN, 0), int(span[-1]) + 1 + BOX_MARGIN) for span in spans)
+    x, y, z = map(_with_margin, spans, patch or (0, 0, 0))
     return x, y, z
+
+
+def _with_margin(span: Int[np.ndarray, " n"], patch: int) -> slice:
+    first, end = int(span[0]), int(span[-1]) + 1
+    room = patch - (end - first)
+    margin = min(room // 2, BOX_MARGIN) if room >= 0 else BOX_MARGIN
+    return slice(max(first - margin, 0), end + margin)
 
 
 def _apply_fitted(task: _Task, slab: Float[np.ndarray, "b c h w"], masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "d b h w"]:

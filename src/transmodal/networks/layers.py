@@ -1,8 +1,9 @@
 """Layers in two and three dimensions, by the number of dimensions; the blocks and the first weights that networks share."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-from math import prod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise, product
+from math import ceil, prod
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["none", "batch", "instance"]
+# Where windows begin and end along each axis, as shares of the size of an image: that of all maps of a network, whatever its strides.
+Windows = tuple[tuple[tuple[float, float], ...], ...]
 # By the number of dimensions.
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 # Of how many voxels at most torch's kernel may sum one after the other in float32: of 4.9 million, the SD was 0.3 % off on one thread.
@@ -54,21 +57,62 @@ class InstanceNorm(nn.GroupNorm):
     """Instance normalisation, as groups of one channel: a kernel several times faster on CPUs than that of torch's own layer.
 
     Its gradient is slow where images are stored channels-last, which is what convolutions want (``benchmarks/norms.py``).
-    There each image is normalised as a batch of its own, which is the same function.
+    There each image is normalised as a batch of its own, which is the same function. What a network makes of images that are larger
+    than those that it has learned from can be normalised as it has learned it, see `normalized_in_windows`.
     """
+
+    windows: Windows | None = None
 
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__(channels, channels, affine=affine)
 
     def forward(self, input: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
-        """Normalise every channel of every image by its own mean and SD."""
-        if input.is_contiguous() or not input.is_contiguous(memory_format=CHANNELS_LAST[input.ndim - 2]):
+        """Normalise every channel of every image by its own mean and SD, or by those of the windows."""
+        channels_last = not input.is_contiguous() and input.is_contiguous(memory_format=CHANNELS_LAST[input.ndim - 2])
+        if not channels_last and self.windows is None:
             return super().forward(input)
         if len(input) > 1:
             return torch.cat([self(image) for image in input.split(1)])
+        if self.windows is not None:
+            return self._overwrite(input, *_moments(input, self.windows))
         if input.device.type != "cpu":
             return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return _BatchNormOfOne.apply(input, self.weight, self.bias, self.eps)
+
+    def _overwrite(
+        self, image: Float[Tensor, "1 c *s"], mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]
+    ) -> Float[Tensor, "1 c *s"]:
+        """Normalise in place, slab by slab: fresh memory for a whole head takes as long to get as the arithmetic does."""
+        for slab, _ in _slabs(image):
+            slab.copy_(F.batch_norm(slab, mean, variance, self.weight, self.bias, eps=self.eps))
+        return image
+
+
+@contextmanager
+def normalized_in_windows(network: nn.Module, windows: Windows | None) -> Iterator[None]:
+    """Let the instance normalisation of a network take mean and variance of the voxels of windows, each as often as windows hold it.
+
+    Without gradients, and in place: what is normalised must be nobody else's, as the result of a convolution is. None is the whole image,
+    as ever.
+    """
+    norms = [module for module in network.modules() if isinstance(module, InstanceNorm)]
+    try:
+        for norm in norms:
+            norm.windows = windows
+        yield
+    finally:
+        for norm in norms:
+            norm.windows = None
+
+
+def windows_over(size: int, inner: int, window: int) -> tuple[tuple[float, float], ...]:
+    """As few windows of one length as cover the inner part of an axis, evenly spread, as shares of the whole axis.
+
+    Where the inner part is no longer than a window, that is one in the middle.
+    """
+    count, first = ceil(inner / window), (size - inner) // 2
+    starts = [(size - window) // 2] if count == 1 else [first + k * (inner - window) // (count - 1) for k in range(count)]
+    return tuple((start / size, (start + window) / size) for start in starts)
 
 
 class _BatchNormOfOne(torch.autograd.Function):
@@ -89,18 +133,37 @@ class _BatchNormOfOne(torch.autograd.Function):
         return *backward(*grad_outputs, image, weight, None, None, mean, factor, True, ctx.eps, wanted), None
 
 
-def _moments(image: Float[Tensor, "1 c *s"]) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+def _moments(image: Float[Tensor, "1 c *s"], windows: Windows | None = None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
     """Mean and variance of every channel: of slabs by the kernel, then of the slabs together (Chan, Golub & LeVeque 1983)."""
-    slices = max(1, _SUMMED_VOXELS // prod(image.shape[3:]))
-    slabs = image.split(slices, dim=2)
     # The kernel's results have the number format of the running mean and variance that it updates besides.
     kind = torch.promote_types(image.dtype, torch.float32)
-    unused = torch.zeros(2, image.shape[1], dtype=kind)
-    means, variances = torch.stack([torch.stack(torch.batch_norm_update_stats(slab, *unused, momentum=0.0)) for slab in slabs], dim=1)
-    shares = torch.tensor([[slab.shape[2] / image.shape[2]] for slab in slabs], dtype=kind)
+    unused, found, weights = torch.zeros(2, image.shape[1], dtype=kind, device=image.device), [], []
+    for slab, weight in _slabs(image, windows):
+        dense = slab.contiguous(memory_format=CHANNELS_LAST[image.ndim - 2])
+        found.append(torch.stack(torch.batch_norm_update_stats(dense, *unused, momentum=0.0)))
+        weights.append(weight * prod(slab.shape[2:]))
+    means, variances = torch.stack(found, dim=1)
+    shares = torch.tensor(weights, dtype=kind, device=image.device)[:, None] / sum(weights)
     # Not a product of matrices, which autocast would take in bfloat16.
     mean = (shares * means).sum(dim=0)
     return mean, (shares * (variances + (means - mean) ** 2)).sum(dim=0)
+
+
+def _slabs(image: Float[Tensor, "1 c *s"], windows: Windows | None = None) -> Iterator[tuple[Float[Tensor, "1 c *t"], int]]:
+    """Parts of an image that the kernel sums without losing digits, and how many windows hold each."""
+    along = [_stretches(size, spans) for size, spans in zip(image.shape[2:], windows or [((0.0, 1.0),)] * (image.ndim - 2), strict=True)]
+    for box in product(*along):
+        part, weight = image[:, :, *(stretch for stretch, _ in box)], prod(count for _, count in box)
+        for slab in part.split(max(1, _SUMMED_VOXELS // prod(part.shape[3:])), dim=2):
+            yield slab, weight
+
+
+def _stretches(size: int, spans: tuple[tuple[float, float], ...]) -> list[tuple[slice, int]]:
+    """The parts of an axis between the borders of its windows, and how many windows hold each; those that none holds are left out."""
+    borders = [(round(size * first), round(size * last)) for first, last in spans]
+    marks = sorted({mark for pair in borders for mark in pair})
+    held = [(slice(a, b), sum(first <= a and b <= last for first, last in borders)) for a, b in pairwise(marks)]
+    return [(stretch, count) for stretch, count in held if count]
 
 
 CONV = {2: nn.Conv2d, 3: Conv3d}

@@ -107,9 +107,11 @@ def synthesize(
     CasesFailed
         If some of several cases could not be done.
     """
-    keep_memory()
     require_room(output)
     models = [find_model(one) for one in ([model] if isinstance(model, str | Path) else model)]
+    # A whole head at once goes through a network too seldom for its freed memory to be worth keeping, which is gigabytes.
+    if all(read_run(one).setting.prediction.window is None for one in models):
+        keep_memory()
     maker = _maker(models, direction, device, {"uncertainty": uncertainty, "cycle": cycle}, force, workers)
     modality = source_of(maker.direction)
     if brain is not None and not maker.method.uses_brain:
