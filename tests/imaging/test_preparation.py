@@ -76,6 +76,7 @@ def test_the_space_of_a_template_is_found(template, simulated_head):
     assert error.mean() < 1.0
 
 
+@pytest.mark.slow
 def test_what_is_prepared_in_the_space_of_a_template_looks_like_it_and_goes_back(template, simulated_head):
     space, _, moved = template
     prepared = prepare_scan(moved, Preparation(template=space, spacing_mm="native", measure_in="brain"))

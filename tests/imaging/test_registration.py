@@ -188,6 +188,7 @@ def test_what_cannot_be_registered_is_said(head):
         register(ct, mr, start=Transform(np.block([[np.eye(3), np.full((3, 1), 900.0)], [0, 0, 0, 1]])))
 
 
+@pytest.mark.slow
 def test_registering_is_repeatable_and_silent(head, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, second = (register(head[1], head[2], seed=4).affine for _ in range(2))

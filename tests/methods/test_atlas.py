@@ -70,6 +70,7 @@ def test_an_atlas_that_was_moved_is_found_again(one_atlas, simulated_head, moved
     assert dice(bone, true) > 0.8  # two interpolations of 3.5 mm lie between them
 
 
+@pytest.mark.slow
 def test_where_no_mask_is_given_the_atlases_find_the_brain(one_atlas, simulated_head):
     method = load_method(one_atlas, CPU)
     assert isinstance(method, Atlas)

@@ -63,6 +63,7 @@ def test_the_loss_is_the_weighted_cross_entropy(dataset, weight):
     assert segmentation.validation_step(sample)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_finds_what_can_be_found(dataset):
     sample, segmentation = batch((2, 1, 16, 16)), method(dataset)
     optimizer = torch.optim.Adam(segmentation.networks["segmentor"].parameters(), 1e-2)
