@@ -87,19 +87,22 @@ def test_windows_lie_on_their_axis_and_cover_its_inner_part(window, padding, inn
     assert len(spans) == -(-inner // window)
 
 
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.02)], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
-def test_instance_norm_in_windows_takes_each_voxel_as_often_as_windows_hold_it(layout, monkeypatch):
+def test_instance_norm_in_windows_takes_each_voxel_as_often_as_windows_hold_it(layout, kind, tolerance, monkeypatch):
     monkeypatch.setattr(layers, "_SUMMED_VOXELS", 12)
     torch.manual_seed(0)
-    norm, image = InstanceNorm(3), 2 + 3 * torch.randn(2, 3, 8, 6, 4)
+    norm, image = InstanceNorm(3), (2 + 3 * torch.randn(2, 3, 8, 6, 4)).to(kind).float()
     nn.init.uniform_(norm.weight)
     # Three windows of 3 along the first axis, one of 4 in the middle of the second, all of the third.
     windows = (windows_over(8, 8, 3), windows_over(6, 2, 4), windows_over(4, 4, 4))
     held = torch.cat([image[:, :, first : first + 3, 1:5] for first in (0, 2, 5)], dim=2)
     mean, sd = held.mean(dim=(2, 3, 4), keepdim=True), held.std(dim=(2, 3, 4), keepdim=True, correction=0)
     expected = norm.weight.view(3, 1, 1, 1) * (image - mean) / sd
-    with torch.no_grad(), normalized_in_windows(nn.Sequential(norm), windows):
-        torch.testing.assert_close(norm(image.clone(memory_format=layout)), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad(), normalized_in_windows(nn.Sequential(norm), windows), torch.autocast("cpu", torch.bfloat16, kind != torch.float32):
+        found = norm(image.to(kind, copy=True).to(memory_format=layout))
+    assert found.dtype == kind
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(norm(image), nn.functional.instance_norm(image, weight=norm.weight))
 
 
