@@ -66,8 +66,9 @@ IMAGE = np.random.default_rng(0).normal(size=(21, 26, 19)).astype(np.float32)
         (View(size=(8, 8, 8)), Prediction()),
         (View(size=(8, 8, 8)), Prediction(patch=(16, 8, 16), overlap=0.6)),
         (View(size=(8, 8, 8)), Prediction(patch=(16, 32, 32), window=(8, 8, 24))),
+        (View(size=(8, 8)), Prediction(patch=(16, 16), window=(8, 8, 8))),
     ],
-    ids=["slices", "three planes", "2.5D", "patches", "patches larger than the slice", "one of three planes", "volume", "3D", "windows"],
+    ids=["slices", "three planes", "2.5D", "patches", "large patches", "one of three planes", "volume", "3D", "windows", "no windows"],
 )
 def test_a_network_that_changes_nothing_gives_the_image_back(view, prediction):
     result = predict(Center(), IMAGE, setting(view, prediction), SOURCE).mean
@@ -175,12 +176,6 @@ def test_planes_that_differ_are_averaged_and_their_spread_is_told():
     np.testing.assert_allclose(found.sd, np.broadcast_to(np.abs(y - z) / 2, image.shape), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("given", [{}, {"patch": [8, 8]}, {"patch": [32, 32, 15]}], ids=str)
-def test_a_window_that_is_in_no_patch_is_refused(given):
-    with pytest.raises(ConfigError, match=r"window = \(16, 16, 16\) must fit into a patch"):
-        validate(Prediction, {"window": [16, 16, 16], **given}, "recipe")
-
-
 def test_an_axis_that_is_no_axis_is_refused():
     with pytest.raises(ConfigError, match=r"flip\.0"):
         validate(Prediction, {"flip": [3]}, "recipe")
@@ -200,8 +195,9 @@ def test_a_patch_of_the_wrong_dimension_is_refused(size, patch):
         ((20, 20, 20), (48, 48, 48), None, (48, 48, 48)),
         ((20, 20, 20), (64, 64, 64), (16, 16, 16), (56, 56, 56)),
         ((20, 30, 10), (32, 32, 48), (16, 16, 48), (32, 32, 48)),
+        ((20, 20, 20), (32, 32, 32), (64, 64, 64), (32, 32, 32)),
     ],
-    ids=["a head that just fits", "a larger patch", "a patch cut to the head", "a window larger than the head"],
+    ids=["a head that just fits", "a larger patch", "a patch cut to the head", "a window larger than the head", "and than the patch"],
 )
 def test_one_patch_is_enough_for_a_head_that_it_holds(extent, patch, window, seen):
     network, mask = Center(), np.zeros((80, 80, 80), dtype=bool)

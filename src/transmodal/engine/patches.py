@@ -35,16 +35,18 @@ def apply_network(
     at_once : int
         How many patches go through the network at once.
     window : tuple of int, optional
-        Size of the windows that instance normalisation takes its mean and SD over. Patches are then no larger than the images need.
+        Size of the windows that instance normalisation takes its mean and SD over in larger patches of volumes, which are then no larger
+        than the images need.
     """
     sizes = inputs.shape[2:]
     stride = int(getattr(network, "stride", 1))
     needed = tuple(math.ceil(size / stride) * stride for size in sizes)
     if patch is None:
         outputs = network(_padded(inputs, needed, backgrounds))
-    elif window is None:
+    elif window is None or len(patch) < 3:
         outputs = _slide(network, inputs, backgrounds, patch, overlap, at_once)
     else:
+        window = tuple(map(min, window, patch))
         patch = tuple(min(largest, max(least, size)) for largest, least, size in zip(patch, window, needed, strict=True))
         inner = (min(size, whole) for size, whole in zip(sizes, patch, strict=True))
         with normalized_in_windows(network, tuple(map(windows_over, patch, inner, window))):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from transmodal.core.config import Config
@@ -40,9 +40,9 @@ class Prediction(Config):
         Size of overlapping patches, blended by Hann windows, which favour their centres; two numbers for slices, three for
         volumes. None takes whole slices (or the whole volume) at once.
     window : tuple of int, optional
-        Size of a volume that instance normalisation takes its mean and SD over, no larger than `patch`. A network is another one where
-        it sees more of a head than it has learned from; in windows of the size that it has learned from it stays much the same, in
-        larger patches, of which fewer cover a head. Patches are then cut to the head, and `patch` is their largest size. None is the
+        Size of what instance normalisation takes its mean and SD over in patches of volumes that are larger. A network is another one
+        where it sees more of a head than it has learned from; in windows of the size that it has learned from it stays much the same,
+        in larger patches, of which fewer cover a head. Patches are then cut to the head, and `patch` is their largest size. None is the
         whole patch.
     overlap : float
         Share of a patch that its neighbour covers again.
@@ -61,13 +61,6 @@ class Prediction(Config):
     axes: tuple[Literal[0, 1, 2], ...] | None = Field(default=None, min_length=1)
     flip: tuple[Literal[0, 1, 2], ...] = ()
     precision: Precision = "auto"
-
-    @model_validator(mode="after")
-    def _holds_windows(self) -> "Prediction":
-        patch = self.patch or ()
-        if self.window is not None and (len(patch) != 3 or any(map(int.__gt__, self.window, patch))):
-            raise ValueError(f"window = {self.window} must fit into a patch of three sizes, and patch = {self.patch}")
-        return self
 
     @property
     def mirrors(self) -> list[tuple[int, ...]]:
