@@ -127,6 +127,7 @@ def test_a_scan_is_known_again_however_it_was_prepared(simulated_head):
     assert not AtlasHead("one", one["mr"], one["ct"], one["mask"], one["mask"], None).is_of(other["mr"])
 
 
+@pytest.mark.slow
 def test_where_a_ct_stops_short_it_has_nothing_to_say(tmp_path):
     """Below the field of view of a registered CT its mask ends, and its voxels are blank."""
     subject = phantom(0)

@@ -80,6 +80,7 @@ def test_what_atlases_cannot_serve_is_refused(run):
             Prior(settings, setting.model_copy(update=change))
 
 
+@pytest.mark.slow
 def test_a_training_with_the_weights_of_another_begins_with_the_first_weighting(dataset, atlases, run, tmp_path):
     assert load_method(run, CPU).networks["generator"].step > 0
     settings = [f"method.atlases={atlases}", *SMALL, *SHORT, "train.steps=1", "train.validate_every=1"]

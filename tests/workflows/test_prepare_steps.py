@@ -170,6 +170,7 @@ def test_the_brain_is_needed_to_leave_the_skull_out(misaligned, tmp_path):
         prepare(misaligned[0], tmp_path / "dataset", settings)
 
 
+@pytest.mark.slow
 def test_registration_without_the_skull(misaligned, simulated_head, tmp_path):
     folder, truth = misaligned
     (tmp_path / "scans" / "a").mkdir(parents=True)

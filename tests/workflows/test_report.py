@@ -105,6 +105,7 @@ def test_a_case_can_be_chosen_to_look_into(scores, tmp_path):
     assert not (tmp_path / "absent.html").exists()
 
 
+@pytest.mark.slow
 def test_a_method_that_was_scored_on_another_grid_is_shown_on_that_of_the_first(scores, tmp_path):
     references = scores.parent / "references"
     for path in references.iterdir():

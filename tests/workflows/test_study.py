@@ -318,6 +318,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(dataset, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_subsets_are_tested_by_themselves_with_attributes_from_a_table(dataset, tmp_path):
     write_text(tmp_path / "attributes.csv", "subject,hospital\nhead0,A\nhead1,A\nhead2,B\nhead3,B\n")
     results = run_study(write(tmp_path, BY_HOSPITAL), dataset, tmp_path / "out", attributes=tmp_path / "attributes.csv")
@@ -377,6 +378,7 @@ def test_several_processes_make_the_same_tables(done, dataset, tmp_path):
     assert run_study(str(folder / "baselines.toml"), dataset, tmp_path / "out", workers=Workers(2)).tables == results.tables
 
 
+@pytest.mark.slow
 def test_atlases_of_a_prior_are_the_run_of_their_arm_in_the_same_fold(dataset, tmp_path):
     text = ONCE.replace("folds = 2", "test_fraction = 0.3").replace('recipe = "baseline-constant"', 'recipe = "atlas-affine"')
     small = '["method.network.channels=[4,4,8,8]", "view.size=[32,32]", "predict.patch=[32,32]", "train.steps=2", "train.batch_size=1"]'

@@ -93,6 +93,7 @@ def test_refusals(runs, bone_run, scan, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_model_that_segments_writes_masks_beside_what_others_made(runs, bone_run, heads, tmp_path):
     synthesize(heads, tmp_path / "out", runs[0])
     done = synthesize(heads, tmp_path / "out", bone_run, uncertainty=True)
