@@ -139,6 +139,11 @@ def test_the_uncertainty_comes_with_the_same_result_and_is_none_where_there_is_o
     assert (uncertainty.array.max() > 0) == (method.opinions > 1)
 
 
+@pytest.mark.slow  # other tests notice most of what it can
+def test_the_same_scan_gives_the_same_result(method, scan, result):
+    np.testing.assert_array_equal(method.synthesize(scan).array, result.array)
+
+
 def test_the_order_of_the_axes_does_not_matter(method, scan, result):
     """The same head stored left-handed and with other axes first is the same head."""
     affine = scan.affine[:, [2, 0, 1, 3]]

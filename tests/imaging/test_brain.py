@@ -2,7 +2,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -29,7 +29,6 @@ def test_the_volume_is_that_of_the_ellipsoid():
     assert measured.faults == []
 
 
-@settings(max_examples=25)
 @given(st.tuples(*[st.floats(-25, 25)] * 3), st.tuples(*[st.floats(-15, 15)] * 3))
 def test_what_is_symmetric_is_so_in_any_pose(angles, shift):
     measured = measure_brain(ellipsoid(Rotation.from_euler("xyz", angles, degrees=True), shift=shift))

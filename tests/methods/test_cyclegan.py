@@ -353,7 +353,15 @@ def sessions(dataset, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(("recipe", "disjoint"), [("cyclegan", False), ("fcn-cyclegan", True)])
+@pytest.mark.parametrize(
+    ("recipe", "disjoint"),
+    [
+        ("cyclegan", False),
+        ("fcn-cyclegan", True),
+        pytest.param("cyclegan", True, marks=pytest.mark.slow),
+        pytest.param("fcn-cyclegan", False, marks=pytest.mark.slow),
+    ],
+)
 def test_no_training_sees_two_images_of_one_person_together(recipe, disjoint, sessions, tmp_path, monkeypatch):
     short = ["train.steps=20", "train.batch_size=2", "train.log_every=20", f"sampling.disjoint={str(disjoint).lower()}"]
     shown, persons = people_shown(load_recipe(recipe, [*SMALL, *short]), sessions, tmp_path / "run", monkeypatch)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["none", "batch", "instance"]
-# Where windows begin and end along each axis, as shares of the size of an image: that of all maps of a network, whatever its strides.
+# Where windows begin and end along each axis, as shares of its size, which hold at every level of a network.
 Windows = tuple[tuple[tuple[float, float], ...], ...]
 # By the number of dimensions.
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -57,8 +57,8 @@ class InstanceNorm(nn.GroupNorm):
     """Instance normalisation, as groups of one channel: a kernel several times faster on CPUs than that of torch's own layer.
 
     Its gradient is slow where images are stored channels-last, which is what convolutions want (``benchmarks/norms.py``).
-    There each image is normalised as a batch of its own, which is the same function. What a network makes of images that are larger
-    than those that it has learned from can be normalised as it has learned it, see `normalized_in_windows`.
+    There each image is normalised as a batch of its own, which is the same function. Images larger than those that a network has learned
+    from can be normalised in windows of that size, see `normalized_in_windows`.
     """
 
     windows: Windows | None = None
@@ -89,11 +89,10 @@ class InstanceNorm(nn.GroupNorm):
 
 
 @contextmanager
-def normalized_in_windows(network: nn.Module, windows: Windows | None) -> Iterator[None]:
+def normalized_in_windows(network: nn.Module, windows: Windows) -> Iterator[None]:
     """Let the instance normalisation of a network take mean and variance of the voxels of windows, each as often as windows hold it.
 
-    Without gradients, and in place: what is normalised must be nobody else's, as the result of a convolution is. None is the whole image,
-    as ever.
+    Without gradients, and in place: what is normalised must be nobody else's, as the result of a convolution is.
     """
     norms = [module for module in network.modules() if isinstance(module, InstanceNorm)]
     try:
